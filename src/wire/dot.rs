@@ -265,10 +265,12 @@ mod tests {
         DotFaults { bare_lf: Some(at), ..NONE }
     }
 
+    /// Input; content; what follows the end, or None when the end is not reached; faults.
+    type Row = (&'static [u8], &'static [u8], Option<&'static [u8]>, DotFaults);
+
     #[test]
     fn only_crlf_dot_crlf_ends_a_message() {
-        // Input; content; what follows the end, or None when the end is not reached; faults.
-        let rows: &[(&[u8], &[u8], Option<&[u8]>, DotFaults)] = &[
+        let rows: &[Row] = &[
             (b".\r\n", b"", Some(b""), NONE),
             (b".\r\nQUIT\r\n", b"", Some(b"QUIT\r\n"), NONE),
             (b"..\r\n.\r\n", b".\r\n", Some(b""), NONE),
