@@ -8,13 +8,12 @@
 //! Nothing here knows how a listener or an upstream works, and keys of capabilities that this version lacks have
 //! no field here: the table refuses them by name.
 
-mod domain;
 mod limits;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-pub use self::{domain::DomainPattern, limits::Limits};
-use crate::policy::PolicySet;
+pub use self::limits::Limits;
+use crate::{domain::DomainPattern, policy::PolicySet};
 
 /// A sound configuration. Names that one part uses for another (upstream, policy) are known to exist.
 #[derive(Clone, Debug)]
