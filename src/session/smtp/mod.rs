@@ -46,11 +46,10 @@ use crate::{
 pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gateway: &Gateway) -> End {
     let mut session = Session {
         client: listener.count_client(client, &gateway.metrics),
-        lines: LineDecoder::new(gateway.limits.smtp_command_line),
+        lines: LineDecoder::new(gateway.limits.command_line_bytes as usize),
         leg: None,
         transaction: Transaction::default(),
         errors: 0,
-        messages: 0,
         peer,
         listener,
         gateway,
@@ -75,8 +74,7 @@ struct Session<'a> {
     /// Invariant: none only before the first connection and after it was lost.
     leg: Option<Leg>,
     transaction: Transaction,
-    errors: usize,
-    messages: usize,
+    errors: u64,
     peer: ClientAddr,
     listener: &'a Listener,
     gateway: &'a Gateway,
@@ -162,7 +160,7 @@ impl Session<'_> {
 
     /// Answers a line over the limit, once its end has come.
     async fn skip_long_line(&mut self) -> Result<(), End> {
-        self.gateway.metrics.limit_reached("smtp_command_line");
+        self.gateway.metrics.limit_reached("command_line_bytes");
         loop {
             let input = self.client.input();
             if let Some(end) = memchr::memchr(b'\n', input) {
@@ -205,7 +203,7 @@ impl Session<'_> {
             Step::Answer { reply, fault: true } => self.fault(reply)?,
             Step::Answer { reply, fault: false } => {
                 if reply.code() == 452 {
-                    self.gateway.metrics.limit_reached("smtp_recipients");
+                    self.gateway.metrics.limit_reached("recipients");
                 }
                 self.say(&reply);
             }
@@ -226,7 +224,7 @@ impl Session<'_> {
             relay: &self.listener.relay,
             can_start_tls: self.listener.can_start_tls(&self.client),
             size_limit: self.transaction.extensions().size_limit(&self.offer()),
-            recipients: self.gateway.limits.smtp_recipients,
+            recipients: self.gateway.limits.recipients,
         }
     }
 
@@ -323,7 +321,7 @@ impl Session<'_> {
     async fn start_tls(&mut self) -> Result<(), End> {
         let Some(tls) = &self.listener.tls else { return Err(End::Tls) };
         let client = self.client.take();
-        match timeout(self.gateway.limits.tls_timeout, client.accept_tls(tls)).await {
+        match timeout(self.gateway.limits.login_timeout, client.accept_tls(tls)).await {
             Ok(Ok(client)) => {
                 self.client = client;
                 Ok(())
@@ -333,7 +331,7 @@ impl Session<'_> {
                 Err(End::Tls)
             }
             Err(_) => {
-                self.gateway.metrics.limit_reached("tls_timeout");
+                self.gateway.metrics.limit_reached("login_timeout");
                 Err(End::Tls)
             }
         }
@@ -347,7 +345,7 @@ impl Session<'_> {
             return self.fault(Reply::new(501, "5.5.2", "the initial response is not base64"));
         }
         let mut reply = self.ask(line.verbatim()).await?;
-        self.lines.set_limit(self.gateway.limits.smtp_auth_line);
+        self.lines.set_limit(self.gateway.limits.sasl_line_bytes as usize);
         while reply.code() == 334 {
             self.say(&reply);
             let response = self.hear().await?;
@@ -360,11 +358,11 @@ impl Session<'_> {
                 Err(error) => return Err(self.lose_upstream(&error)),
             };
             if !well_formed {
-                self.lines.set_limit(self.gateway.limits.smtp_command_line);
+                self.lines.set_limit(self.gateway.limits.command_line_bytes as usize);
                 return self.fault(Reply::new(501, "5.5.2", "the response is not base64"));
             }
         }
-        self.lines.set_limit(self.gateway.limits.smtp_command_line);
+        self.lines.set_limit(self.gateway.limits.command_line_bytes as usize);
         if reply.code() == 235 {
             self.transaction.authenticate();
         } else if reply.code() == 535 {
@@ -398,14 +396,8 @@ impl Session<'_> {
         };
         self.transaction.reset();
         self.say(&reply);
-        self.messages += 1;
         if reply.code() == 421 {
             return Err(End::UpstreamClosed);
-        }
-        if self.messages >= self.gateway.limits.smtp_messages {
-            self.gateway.metrics.limit_reached("smtp_messages");
-            self.say(&Reply::new(421, "4.7.0", "that was enough for one session, please connect again"));
-            return Err(End::ClientFault);
         }
         Ok(())
     }

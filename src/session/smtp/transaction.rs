@@ -73,7 +73,7 @@ pub struct Ground<'a> {
     /// The largest message that may be announced, where the upstream names SIZE.
     pub size_limit: Option<u64>,
     /// How many recipients a transaction may have.
-    pub recipients: usize,
+    pub recipients: u64,
 }
 
 impl Transaction {
@@ -113,7 +113,7 @@ impl Transaction {
     }
 
     fn admit_rcpt(&self, rcpt: &PathCommand<'_>, ground: &Ground<'_>) -> Step {
-        if self.envelope.recipients.len() >= ground.recipients {
+        if self.envelope.recipients.len() as u64 >= ground.recipients {
             return answer(452, "4.5.3", "too many recipients in one message");
         }
         if self.authenticated || may_relay(&rcpt.path, ground.relay) {
