@@ -5,6 +5,8 @@
 
 pub mod dot;
 pub mod line;
+pub mod pop3;
+pub mod sasl;
 pub mod secret;
 
 #[cfg(test)]
