@@ -6,7 +6,6 @@
 pub mod dot;
 pub mod line;
 pub mod pop3;
-pub mod sasl;
 pub mod secret;
 
 #[cfg(test)]

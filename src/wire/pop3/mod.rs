@@ -5,5 +5,6 @@
 
 pub mod capability;
 pub mod command;
+pub mod mechanism;
 pub mod response;
 pub mod top;
