@@ -1,1 +1,169 @@
-//! To be written.
+//! How does a protocol carry a message? One session is one client connection with its upstream.
+//!
+//! Here stands what the three protocols share: the handles a session needs ([`Gateway`]), the door it came in by
+//! ([`Listener`]), how it can end ([`End`]), and the drain. The conversations are in their own modules.
+
+mod judge;
+pub mod smtp;
+mod spool;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::sync::{Semaphore, watch};
+
+pub use self::{
+    judge::{Door, Facts, Judged},
+    spool::{Original, Spool, SpoolError},
+};
+use crate::{
+    domain::DomainPattern,
+    filter::Filter,
+    limits::Limits,
+    net::{Budget, ServerTls, Stream, Upstream},
+    policy::PolicySet,
+    store::Store,
+    telemetry::{Metrics, Side},
+};
+
+/// The address of the client's end of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddr(pub SocketAddr);
+
+/// The shared handles a session needs.
+pub struct Gateway {
+    /// What judges.
+    pub filter: Arc<Filter>,
+    /// What must survive a restart.
+    pub store: Store,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How much is too much.
+    pub limits: Limits,
+    /// What we call ourselves.
+    pub hostname: Arc<str>,
+    /// Where messages go that are too large for memory: a folder for unlinked files.
+    pub spool_folder: PathBuf,
+    /// The memory that messages in flight share.
+    pub budget: Budget,
+    /// How many messages are judged at once.
+    pub judging: Arc<Semaphore>,
+    /// Whether the gateway is ending.
+    pub drain: Drain,
+}
+
+/// A door, as its sessions see it.
+pub struct Listener {
+    /// The label in logs and metrics.
+    pub name: Arc<str>,
+    /// TLS towards clients.
+    pub tls: Option<ServerTls>,
+    /// When it begins.
+    pub tls_mode: TlsMode,
+    /// Where to go.
+    pub upstream: Arc<Upstream>,
+    /// What to do about verdicts.
+    pub policy: Arc<PolicySet>,
+    /// Which recipients pass without authentication (SMTP).
+    pub relay: Relay,
+}
+
+/// When TLS begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// After the protocol's own command for it.
+    StartTls,
+    /// With the first octet.
+    Implicit,
+}
+
+/// Which recipients pass without authentication.
+#[derive(Clone, Debug)]
+pub enum Relay {
+    /// Only those of these domains: mail for our users.
+    Domains(Vec<DomainPattern>),
+    /// All: mail of our users for the world.
+    Anywhere,
+}
+
+impl Listener {
+    /// Whether STARTTLS can be had from us on this stream.
+    pub fn can_start_tls(&self, client: &Stream) -> bool {
+        self.tls_mode == TlsMode::StartTls && self.tls.is_some() && client.tls().is_none()
+    }
+
+    /// The client's stream, counted for this listener.
+    pub fn count_client(&self, stream: Stream, metrics: &Metrics) -> Stream {
+        stream.counted(metrics.traffic(&self.name, Side::Client))
+    }
+
+    /// The upstream's stream, counted for this listener.
+    pub fn count_upstream(&self, stream: Stream, metrics: &Metrics) -> Stream {
+        stream.counted(metrics.traffic(&self.name, Side::Upstream))
+    }
+}
+
+/// How a session ended: a closed set, and a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client said goodbye.
+    Quit,
+    /// The client went without a word.
+    ClientClosed,
+    /// The client was silent for too long.
+    ClientTimeout,
+    /// The client broke the protocol, or reached the limit of errors.
+    ClientFault,
+    /// TLS with the client did not come about.
+    Tls,
+    /// The upstream could not be reached, or refused us.
+    UpstreamUnavailable,
+    /// The upstream went in the middle, or broke its protocol.
+    UpstreamLost,
+    /// The upstream ended the session in its own words.
+    UpstreamClosed,
+    /// The gateway is ending.
+    Drained,
+}
+
+impl End {
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::ClientClosed => "client_closed",
+            Self::ClientTimeout => "client_timeout",
+            Self::ClientFault => "client_fault",
+            Self::Tls => "tls",
+            Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::UpstreamLost => "upstream_lost",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// The order to end. Cheap to clone; whoever holds the [`watch::Sender`] gives it.
+#[derive(Clone, Debug)]
+pub struct Drain(watch::Receiver<bool>);
+
+impl Drain {
+    /// The order's two ends.
+    pub fn channel() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
+    }
+
+    /// Whether the order was given.
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits for the order. A gateway that lost its sender never drains.
+    pub async fn begun(&mut self) {
+        if self.0.wait_for(|begun| *begun).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

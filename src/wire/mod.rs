@@ -6,7 +6,9 @@
 pub mod dot;
 pub mod line;
 pub mod pop3;
+pub mod sasl;
 pub mod secret;
+pub mod smtp;
 
 #[cfg(test)]
 pub(crate) mod testing;
