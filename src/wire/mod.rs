@@ -5,6 +5,7 @@
 
 pub mod dot;
 pub mod line;
+pub mod pop3;
 pub mod sasl;
 pub mod secret;
 pub mod smtp;
