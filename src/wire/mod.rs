@@ -6,6 +6,7 @@
 pub mod dot;
 pub mod imap;
 pub mod line;
+pub mod pop3;
 pub mod sasl;
 pub mod secret;
 pub mod smtp;

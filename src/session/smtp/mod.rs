@@ -27,7 +27,7 @@ use self::{
     received::{Trace, received},
     transaction::{Ground, Step, Transaction},
 };
-use super::{ClientAddr, Door, End, Fate, Gateway, Judged, Listener, Original, Spool, TlsMode};
+use super::{ClientAddr, Door, End, Fate, Gateway, Judged, Listener, Original, Spool, accept_tls};
 use crate::{
     mail::Envelope,
     net::Stream,
@@ -45,12 +45,11 @@ use crate::{
 /// Serves one client until it or the upstream ends the session.
 pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gateway: &Gateway) -> End {
     let mut session = Session {
-        client: listener.count_client(client, &gateway.metrics),
-        lines: LineDecoder::new(gateway.limits.smtp_command_line),
+        client,
+        lines: LineDecoder::new(gateway.limits.command_line_bytes as usize),
         leg: None,
         transaction: Transaction::default(),
         errors: 0,
-        messages: 0,
         peer,
         listener,
         gateway,
@@ -75,8 +74,7 @@ struct Session<'a> {
     /// Invariant: none only before the first connection and after it was lost.
     leg: Option<Leg>,
     transaction: Transaction,
-    errors: usize,
-    messages: usize,
+    errors: u64,
     peer: ClientAddr,
     listener: &'a Listener,
     gateway: &'a Gateway,
@@ -90,9 +88,6 @@ enum Collected {
 
 impl Session<'_> {
     async fn run(&mut self) -> Result<End, End> {
-        if self.listener.tls_mode == TlsMode::Implicit {
-            self.start_tls().await?;
-        }
         self.greet().await?;
         loop {
             let line = self.hear().await?;
@@ -162,7 +157,7 @@ impl Session<'_> {
 
     /// Answers a line over the limit, once its end has come.
     async fn skip_long_line(&mut self) -> Result<(), End> {
-        self.gateway.metrics.limit_reached("smtp_command_line");
+        self.gateway.metrics.limit_reached("command_line_bytes");
         loop {
             let input = self.client.input();
             if let Some(end) = memchr::memchr(b'\n', input) {
@@ -205,7 +200,7 @@ impl Session<'_> {
             Step::Answer { reply, fault: true } => self.fault(reply)?,
             Step::Answer { reply, fault: false } => {
                 if reply.code() == 452 {
-                    self.gateway.metrics.limit_reached("smtp_recipients");
+                    self.gateway.metrics.limit_reached("recipients");
                 }
                 self.say(&reply);
             }
@@ -224,9 +219,10 @@ impl Session<'_> {
     fn ground(&self) -> Ground<'_> {
         Ground {
             relay: &self.listener.relay,
+            client: self.peer.0.ip(),
             can_start_tls: self.listener.can_start_tls(&self.client),
             size_limit: self.transaction.extensions().size_limit(&self.offer()),
-            recipients: self.gateway.limits.smtp_recipients,
+            recipients: self.gateway.limits.recipients,
         }
     }
 
@@ -321,22 +317,9 @@ impl Session<'_> {
     }
 
     async fn start_tls(&mut self) -> Result<(), End> {
-        let Some(tls) = &self.listener.tls else { return Err(End::Tls) };
         let client = self.client.take();
-        match timeout(self.gateway.limits.tls_timeout, client.accept_tls(tls)).await {
-            Ok(Ok(client)) => {
-                self.client = client;
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                tracing::info!(listener = %self.listener.name, client = %self.peer.0, %error, "no TLS with a client");
-                Err(End::Tls)
-            }
-            Err(_) => {
-                self.gateway.metrics.limit_reached("tls_timeout");
-                Err(End::Tls)
-            }
-        }
+        self.client = accept_tls(client, self.peer, self.listener, self.gateway).await?;
+        Ok(())
     }
 
     /// Relays a SASL exchange of any number of steps, opaque but for the form of the client's lines.
@@ -347,7 +330,7 @@ impl Session<'_> {
             return self.fault(Reply::new(501, "5.5.2", "the initial response is not base64"));
         }
         let mut reply = self.ask(line.verbatim()).await?;
-        self.lines.set_limit(self.gateway.limits.smtp_auth_line);
+        self.lines.set_limit(self.gateway.limits.sasl_line_bytes as usize);
         while reply.code() == 334 {
             self.say(&reply);
             let response = self.hear().await?;
@@ -360,11 +343,11 @@ impl Session<'_> {
                 Err(error) => return Err(self.lose_upstream(&error)),
             };
             if !well_formed {
-                self.lines.set_limit(self.gateway.limits.smtp_command_line);
+                self.lines.set_limit(self.gateway.limits.command_line_bytes as usize);
                 return self.fault(Reply::new(501, "5.5.2", "the response is not base64"));
             }
         }
-        self.lines.set_limit(self.gateway.limits.smtp_command_line);
+        self.lines.set_limit(self.gateway.limits.command_line_bytes as usize);
         if reply.code() == 235 {
             self.transaction.authenticate();
         } else if reply.code() == 535 {
@@ -398,14 +381,8 @@ impl Session<'_> {
         };
         self.transaction.reset();
         self.say(&reply);
-        self.messages += 1;
         if reply.code() == 421 {
             return Err(End::UpstreamClosed);
-        }
-        if self.messages >= self.gateway.limits.smtp_messages {
-            self.gateway.metrics.limit_reached("smtp_messages");
-            self.say(&Reply::new(421, "4.7.0", "that was enough for one session, please connect again"));
-            return Err(End::ClientFault);
         }
         Ok(())
     }
@@ -542,7 +519,7 @@ impl Session<'_> {
     }
 
     async fn quarantine(
-        &self,
+        &mut self,
         judged: &Judged,
         original: &Arc<Original>,
         envelope: &Envelope,
@@ -573,7 +550,7 @@ impl Session<'_> {
         }
     }
 
-    async fn discard(&self, judged: &Judged, envelope: &Envelope) -> (Option<Custody>, Reply) {
+    async fn discard(&mut self, judged: &Judged, envelope: &Envelope) -> (Option<Custody>, Reply) {
         let fate = Fate { action: Action::Discard.as_str(), custody: Some("discarded"), reply: None };
         let row = self.gateway.row(self.listener, PROTOCOL, envelope, judged, &fate);
         let store = self.gateway.store.clone();
