@@ -100,7 +100,7 @@ pub struct Terms {
     /// Octets of one line of a SASL exchange, without its end.
     pub sasl_line: usize,
     /// Faulty or refused commands before the session ends.
-    pub errors: usize,
+    pub errors: u64,
     /// How long a client may take to log in.
     pub login_timeout: Duration,
     /// How long both sides may be silent after login.
@@ -110,11 +110,12 @@ pub struct Terms {
 impl Terms {
     /// The terms under `limits`.
     pub fn new(limits: &Limits, start_tls: bool) -> Self {
+        let octets = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         Self {
             start_tls,
-            line: limits.imap_line,
-            before_login: usize::try_from(limits.imap_login_literal).unwrap_or(usize::MAX),
-            sasl_line: limits.smtp_auth_line,
+            line: octets(limits.imap_line_bytes),
+            before_login: octets(limits.imap_prelogin_bytes),
+            sasl_line: octets(limits.sasl_line_bytes),
             errors: limits.errors_per_session,
             login_timeout: limits.login_timeout,
             idle_timeout: limits.imap_idle_timeout,
@@ -139,7 +140,7 @@ pub struct Relay {
     account: Option<String>,
     offers: Offers,
     happened: Happened,
-    errors: usize,
+    errors: u64,
     begun_at: Instant,
     active_at: Instant,
 }
@@ -242,12 +243,14 @@ impl Relay {
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Vec<Output>) {
         match input {
             Input::Client(octets) => {
-                self.active_at = now;
+                let before = octets.len();
                 self.client_says(octets, out);
+                self.note_activity(now, before, octets);
             }
             Input::Upstream(octets) => {
-                self.active_at = now;
+                let before = octets.len();
                 self.upstream_says(octets, out);
+                self.note_activity(now, before, octets);
             }
             Input::ClientEnd => {
                 self.happened.client_end = true;
@@ -313,6 +316,13 @@ impl Relay {
         self.account.as_deref()
     }
 
+    /// Only what completes something is activity: a line that comes octet by octet keeps no session open.
+    fn note_activity(&mut self, now: Instant, before: usize, octets: &BytesMut) {
+        if octets.len() != before {
+            self.active_at = now;
+        }
+    }
+
     fn client_says(&mut self, input: &mut BytesMut, out: &mut Vec<Output>) {
         while self.wants_client() {
             match self.client.next(input) {
@@ -321,7 +331,7 @@ impl Relay {
                 // A strict fragmentizer makes no parts.
                 Ok(Some(Fragment::Part { .. }) | None) => return,
                 Err(TooLong { .. }) => {
-                    let limit = if self.happened.login { "imap_line" } else { BEFORE_LOGIN };
+                    let limit = if self.happened.login { "imap_line_bytes" } else { BEFORE_LOGIN };
                     out.push(Output::LimitReached(limit));
                     return self.bye("The line is too long", End::ClientFault, out);
                 }
@@ -835,7 +845,7 @@ fn len_without_arguments(command: &Command<'_>) -> usize {
 pub(super) const UNREACHABLE: &str = "[UNAVAILABLE] The mail server cannot be reached, try again later";
 
 /// The name of the limit of lines and literals before login.
-const BEFORE_LOGIN: &str = "imap_login_literal";
+const BEFORE_LOGIN: &str = "imap_prelogin_bytes";
 /// Commands in flight before the client is made to wait.
 const MAX_IN_FLIGHT: usize = 128;
 /// Octets of an AUTHENTICATE line beside its initial response.
@@ -844,3 +854,6 @@ const AUTHENTICATE_LEN: usize = 256;
 const LITERAL_MINUS_MAX: u64 = 4_096;
 /// How long the other side may be silent after one side has ended.
 const LINGER: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;
