@@ -1,1 +1,3 @@
-//! To be written.
+//! What can be asked on the command line, one file per subcommand.
+
+pub mod quarantine;
