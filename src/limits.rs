@@ -1,4 +1,4 @@
-//! Every number that bounds something: its name, its default, and a sentence on what it guards.
+//! Every limit of the gateway, by name: the default, and a sentence on what it guards.
 //!
 //! Plain data; the configuration fills it, sessions and the spool obey it.
 
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 macro_rules! limits {
     ($($(#[doc = $doc:literal])+ $name:ident : $type:ty = $default:expr;)+) => {
-        /// The limits.
-        #[derive(Clone, Debug, PartialEq, Eq)]
+        /// The limits, each with its default.
+        #[derive(Clone, Debug, PartialEq)]
         pub struct Limits { $($(#[doc = $doc])+ pub $name: $type,)+ }
 
         impl Default for Limits {
@@ -19,54 +19,46 @@ macro_rules! limits {
 const MIB: u64 = 1024 * 1024;
 
 limits! {
-    /// Sessions at once, over all listeners; further clients wait in the kernel's queue.
-    sessions: usize = 9_000;
-    /// The largest message that is taken, in octets. Larger ones get 552; in POP3 they pass unjudged.
+    /// Sessions open at once over all listeners; further clients wait in the kernel's queue.
+    sessions: u64 = 9_000;
+    /// Octets of one message at the SMTP gate; larger ones are refused with 552. In POP3 larger ones pass unjudged.
     message_bytes: u64 = 100 * MIB;
-    /// How much of a message is judged, in octets from its start.
+    /// Octets of a message's beginning that are judged; the rest passes unread.
     judged_bytes: u64 = 16 * MIB;
-    /// The memory that all messages in flight share, in octets; beyond it they spill to unlinked files.
+    /// Octets of mail that all sessions together may hold in memory; beyond it messages go to unlinked files.
     spool_memory_bytes: u64 = 256 * MIB;
-    /// The part of one message kept in memory, in octets; a larger one spills to an unlinked file.
-    message_memory_bytes: u64 = 256 * 1024;
-    /// The longest SMTP command line, in octets with its line end (RFC 5321 section 4.5.3.1.4).
-    smtp_command_line: usize = 4_096;
-    /// The longest line of an AUTH exchange, in octets with its line end (RFC 4954 section 4).
-    smtp_auth_line: usize = 12_288;
-    /// Recipients of one transaction; further ones get 452.
-    smtp_recipients: usize = 1_000;
-    /// Transactions of one SMTP session; then the client is asked to connect again.
-    smtp_messages: usize = 1_000;
-    /// The longest POP3 command line, in octets with its line end.
-    pop3_command_line: usize = 4_096;
-    /// The longest IMAP line without its literals, in octets.
-    imap_line: usize = 65_536;
-    /// The largest IMAP literal before login, in octets.
-    imap_login_literal: u64 = 8_192;
-    /// Faulty commands before a session is ended.
-    errors_per_session: usize = 10;
-    /// Silence of the client between commands (RFC 5321 section 4.5.3.2.7).
-    command_timeout: Duration = Duration::from_secs(300);
-    /// Silence of a POP3 client after login (RFC 1939 section 3: at least 10 minutes).
-    pop3_idle_timeout: Duration = Duration::from_secs(600);
-    /// Silence of an IMAP client, IDLE or not (RFC 9051 section 5.4: at least 30 minutes).
-    imap_idle_timeout: Duration = Duration::from_secs(31 * 60);
-    /// From the greeting to a login, in POP3 and IMAP.
+    /// Octets of one message kept in memory; larger ones go to an unlinked file.
+    message_memory_bytes: u64 = 512 * 1024;
+    /// Octets of one command line before it is refused.
+    command_line_bytes: u64 = 4_096;
+    /// Octets of one line of a SASL exchange (RFC 4954 section 4).
+    sasl_line_bytes: u64 = 12_288;
+    /// Octets of one IMAP command line without its literals, after login.
+    imap_line_bytes: u64 = 65_536;
+    /// Octets of an IMAP line or literal before login.
+    imap_prelogin_bytes: u64 = 8_192;
+    /// Accepted recipients of one message; further ones get 452.
+    recipients: u64 = 1_000;
+    /// Faulty or refused commands of one session before it is closed.
+    errors_per_session: u64 = 10;
+    /// How long a client may take to finish its login, TLS included.
     login_timeout: Duration = Duration::from_secs(120);
-    /// The TLS handshake, on either leg.
-    tls_timeout: Duration = Duration::from_secs(30);
-    /// From the connection to the upstream's greeting.
-    upstream_connect_timeout: Duration = Duration::from_secs(10);
-    /// Any reply of the upstream.
-    upstream_reply_timeout: Duration = Duration::from_secs(300);
-    /// Each read while a message comes in.
+    /// How long a client may be silent between commands (RFC 5321 section 4.5.3.2.7).
+    command_timeout: Duration = Duration::from_secs(300);
+    /// How long a POP3 client may be silent after login (RFC 1939 section 3).
+    pop3_idle_timeout: Duration = Duration::from_secs(600);
+    /// How long an IMAP session may be silent in both directions (RFC 9051 section 5.4).
+    imap_idle_timeout: Duration = Duration::from_secs(31 * 60);
+    /// How long a client may pause inside a message.
     data_timeout: Duration = Duration::from_secs(180);
-    /// The upstream's reply to the end of a message (RFC 5321 section 4.5.3.2.6).
+    /// How long an upstream may take to accept and to finish TLS.
+    upstream_connect_timeout: Duration = Duration::from_secs(10);
+    /// How long an upstream may take to answer a command.
+    upstream_reply_timeout: Duration = Duration::from_secs(300);
+    /// How long an upstream may take to answer the end of a message.
     final_reply_timeout: Duration = Duration::from_secs(600);
-    /// How long running sessions may go on after SIGTERM.
-    drain: Duration = Duration::from_secs(30);
+    /// How long running sessions may go on after the order to stop.
+    drain_timeout: Duration = Duration::from_secs(30);
     /// Messages judged at once.
-    judging_parallel: usize = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    /// Journal rows that may wait for the disk.
-    journal_queue: usize = 10_000;
+    judging_parallel: u64 = std::thread::available_parallelism().map_or(2, |n| n.get() as u64);
 }

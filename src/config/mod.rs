@@ -8,13 +8,154 @@
 //! Nothing here knows how a listener or an upstream works, and keys of capabilities that this version lacks have
 //! no field here: the table refuses them by name.
 
-mod domain;
-mod limits;
+mod assemble;
+mod ground;
+mod keys;
+mod node;
+mod schema;
+mod shape;
+mod spelling;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env, fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-pub use self::{domain::DomainPattern, limits::Limits};
-use crate::policy::PolicySet;
+use self::{
+    ground::Claim,
+    node::{Finding, Surroundings},
+    shape::Findings,
+};
+use crate::{
+    domain::{self, DomainPattern},
+    fault::Fault,
+    limits::Limits,
+    net::Verify,
+    policy::PolicySet,
+};
+
+/// Where a configuration is looked for when none is named, in this order.
+pub const PLACES: [&str; 2] = ["gatepost.yaml", "/etc/gatepost/gatepost.yaml"];
+
+/// A configuration that was read, sound or not.
+#[derive(Debug)]
+pub struct Reading {
+    /// What could be read; trust it only while there are no faults.
+    pub config: Config,
+    /// What must be put right, in the order of the file.
+    pub faults: Vec<Fault>,
+    /// What is odd and still works, in the order of the file.
+    pub warnings: Vec<Fault>,
+    claims: Vec<Claim>,
+}
+
+impl Reading {
+    /// Looks at what the configuration says of the disk: certificates and their keys, authorities, rules, the
+    /// store's folder. `now` is held against the certificates' validity. Nothing is made or changed.
+    pub fn check_files(&mut self, now: SystemTime) {
+        let mut found = Findings::default();
+        for claim in &self.claims {
+            ground::check_file(claim, now, &mut found);
+        }
+        self.add(found);
+    }
+
+    /// Tries whether every address can be bound, and lets go of it again.
+    pub fn check_ports(&mut self) {
+        let mut found = Findings::default();
+        for claim in &self.claims {
+            ground::check_port(claim, &mut found);
+        }
+        self.add(found);
+    }
+
+    /// The configuration with its warnings, or the faults.
+    pub fn sound(self) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+        if self.faults.is_empty() { Ok((self.config, self.warnings)) } else { Err(self.faults) }
+    }
+
+    fn add(&mut self, found: Findings) {
+        let file = &self.config.file;
+        let fault = |(at, problem, remedy): Finding| Fault {
+            file: Arc::clone(file),
+            line: at.line,
+            column: at.column,
+            problem,
+            remedy,
+        };
+        self.faults.extend(found.faults.into_iter().map(fault));
+        self.warnings.extend(found.warnings.into_iter().map(fault));
+        self.faults.sort_by_key(|fault| (fault.line, fault.column));
+        self.warnings.sort_by_key(|fault| (fault.line, fault.column));
+    }
+}
+
+impl Config {
+    /// Reads a configuration's text with every fault that can be seen in it. `file` is its name in messages, and
+    /// its folder is where relative paths begin. `${NAME}` is taken from the environment, `!file` from the disk;
+    /// besides these nothing outside of the text is looked at.
+    pub fn read(text: &str, file: &str) -> Reading {
+        let folder = Path::new(file).parent().map(PathBuf::from).unwrap_or_default();
+        let around = Surroundings {
+            variable: &|name| env::var(name).ok(),
+            file: &|path| fs::read_to_string(folder.join(path)),
+        };
+        Self::read_within(text, file, &around)
+    }
+
+    /// Reads the configuration in a file and looks at the files it names; for `gatepost run`.
+    pub fn load(path: &Path) -> Result<Reading, Fault> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| unreadable(&file, &error))?;
+        let mut reading = Self::read(&text, &file);
+        reading.check_files(SystemTime::now());
+        Ok(reading)
+    }
+
+    /// The configuration file to use: the one that is named, or the first of [`PLACES`] that exists.
+    pub fn find(named: Option<&Path>) -> Result<PathBuf, Fault> {
+        let mut places = PLACES.iter().map(PathBuf::from);
+        named.map(PathBuf::from).or_else(|| places.find(|path| path.exists())).ok_or_else(|| Fault {
+            file: PLACES[0].into(),
+            line: 0,
+            column: 0,
+            problem: format!("there is no configuration: neither ./{} nor {}", PLACES[0], PLACES[1]),
+            remedy: "name it with `-c FILE`; deploy/gatepost.yaml is one to begin with".into(),
+        })
+    }
+
+    fn read_within(text: &str, file: &str, around: &Surroundings<'_>) -> Reading {
+        let mut found = Findings::default();
+        let root = node::read(text, around, &mut found.faults);
+        if let Some(root) = &root {
+            shape::check(&keys::FILE, root, "", &mut found);
+        }
+        let nothing = node::Node::nothing();
+        // After a syntax error there is nothing to hold together.
+        let mut unsaid = Findings::default();
+        let heard = if root.is_some() { &mut found } else { &mut unsaid };
+        let (config, mut claims) = assemble::assemble(root.as_ref().unwrap_or(&nothing), file.into(), heard);
+        if root.is_none() {
+            claims.clear();
+        }
+        let mut reading = Reading { config, faults: Vec::new(), warnings: Vec::new(), claims };
+        reading.add(found);
+        reading
+    }
+
+    /// The JSON Schema of the file, for editors.
+    pub fn schema() -> serde_json::Value {
+        schema::schema()
+    }
+}
+
+fn unreadable(file: &str, error: &io::Error) -> Fault {
+    let remedy = "name a file that the user Gatepost runs as may read".into();
+    Fault { file: file.into(), line: 0, column: 0, problem: format!("cannot be read: {error}"), remedy }
+}
 
 /// A sound configuration. Names that one part uses for another (upstream, policy) are known to exist.
 #[derive(Clone, Debug)]
@@ -76,6 +217,17 @@ pub enum Protocol {
     Imap,
 }
 
+impl Protocol {
+    /// The word used in configuration, logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Pop3 => "pop3",
+            Self::Imap => "imap",
+        }
+    }
+}
+
 /// When TLS begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TlsMode {
@@ -85,6 +237,17 @@ pub enum TlsMode {
     StartTls,
     /// With the first octet.
     Implicit,
+}
+
+impl TlsMode {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::StartTls => "starttls",
+            Self::Implicit => "implicit",
+        }
+    }
 }
 
 /// TLS towards clients.
@@ -136,6 +299,17 @@ pub struct Server {
     pub port: u16,
 }
 
+impl fmt::Display for Server {
+    /// As a connection wants it: `host:port`, an IPv6 address in brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// TLS towards an upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamTls {
@@ -147,17 +321,6 @@ pub struct UpstreamTls {
     pub ca: Option<PathBuf>,
     /// The name to send and to expect in the certificate; none: the server's host.
     pub server_name: Option<String>,
-}
-
-/// How much of an upstream's certificate is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verify {
-    /// The chain and the name.
-    Full,
-    /// The chain only.
-    Ca,
-    /// Nothing: whoever answers is believed.
-    None,
 }
 
 /// A named policy: the tables, and what IMAP filing needs to know besides.
@@ -179,7 +342,7 @@ pub struct MailboxFiling {
     /// How long an announcement may be held back for judging.
     pub deadline: Duration,
     /// How many of the newest messages are judged in a mailbox that is seen for the first time.
-    pub first_contact: usize,
+    pub first_contact: u64,
     /// Whether a missing junk mailbox is created.
     pub create: bool,
 }

@@ -14,8 +14,8 @@ use crate::{
     filter::Filter,
     mail::{Envelope, Message},
     policy::{Action, Filing, PolicySet},
-    render::{Rendition, Source, Stamp},
-    store::{Held, JournalId, Row, StampKey},
+    render::{Key, Rendition, Source, Stamp, StampFacts},
+    store::{Held, JournalId, Row},
     verdict::{Cause, Verdict},
 };
 
@@ -72,6 +72,8 @@ pub struct Fate<'a> {
     pub reply: Option<&'a str>,
 }
 
+/// How long a stamp speaks for itself: longer than mail waits in any queue or mailbox to be fetched, seconds.
+const STAMP_SECONDS: i64 = 90 * 24 * 3600;
 /// Fields longer than this many characters are cut in the journal.
 const FACT_CHARS: usize = 500;
 
@@ -95,7 +97,8 @@ impl Gateway {
             policy: Arc::clone(policy),
             door,
             id: id.clone(),
-            key: self.store.stamp_key().clone(),
+            key: self.stamp_key.clone(),
+            authserv_id: self.authserv_id.clone(),
             judged_bytes: self.limits.judged_bytes,
         };
         let (verdict, facts, rendition) = spawn_blocking(move || work.run()).await.unwrap_or_else(|error| {
@@ -108,7 +111,14 @@ impl Gateway {
     }
 
     /// The journal's row for a message.
-    pub fn row(&self, listener: &Listener, protocol: &str, envelope: &Envelope, judged: &Judged, fate: &Fate<'_>) -> Row {
+    pub fn row(
+        &self,
+        listener: &Listener,
+        protocol: &str,
+        envelope: &Envelope,
+        judged: &Judged,
+        fate: &Fate<'_>,
+    ) -> Row {
         Row {
             id: judged.id.clone(),
             at: judged.at,
@@ -117,7 +127,12 @@ impl Gateway {
             client: envelope.client,
             helo: envelope.helo.clone(),
             sender: envelope.sender.clone(),
-            recipients: envelope.recipients.iter().take(Row::MAX_RECIPIENTS).map(|r| r.address.clone()).collect(),
+            recipients: envelope
+                .recipients
+                .iter()
+                .take(Row::MAX_RECIPIENTS)
+                .map(|r| r.address.clone())
+                .collect(),
             message_id: judged.facts.message_id.clone(),
             subject: judged.facts.subject.clone(),
             len: judged.len,
@@ -133,7 +148,14 @@ impl Gateway {
 
     /// Writes down and counts what became of a message: one row, one event, the counters. A discarded message's row
     /// is on disk already and is not written again.
-    pub fn record(&self, listener: &Listener, protocol: &str, envelope: &Envelope, judged: &Judged, fate: &Fate<'_>) {
+    pub fn record(
+        &self,
+        listener: &Listener,
+        protocol: &str,
+        envelope: &Envelope,
+        judged: &Judged,
+        fate: &Fate<'_>,
+    ) {
         if fate.custody != Some("discarded") {
             self.store.journal().write(self.row(listener, protocol, envelope, judged, fate));
         }
@@ -194,7 +216,8 @@ struct Work {
     policy: Arc<PolicySet>,
     door: Door,
     id: JournalId,
-    key: StampKey,
+    key: Key,
+    authserv_id: Option<Arc<str>>,
     judged_bytes: u64,
 }
 
@@ -216,19 +239,29 @@ impl Work {
 
     fn render(&self, message: &Message, verdict: &Verdict) -> Rendition {
         let style = &self.policy.stamp;
-        let (received, headers, tag) = match &self.door {
+        let (received, stamped, headers) = match &self.door {
             Door::Smtp { received } => {
                 let stamped = self.policy.smtp.answer(verdict.class) == Action::Stamp;
                 let received = Some(received.as_str()).filter(|_| style.received);
-                (received, style.headers && (stamped || style.ham_headers), stamped)
+                (received, stamped, style.headers && (stamped || style.ham_headers))
             }
             Door::Mailbox => {
                 let stamped = self.policy.pop3.answer(verdict.class) != Filing::Leave;
-                (None, style.headers && stamped, stamped)
+                (None, stamped, style.headers && stamped)
             }
         };
-        let _ = (received, headers, tag, Stamp::default(), &self.key);
-        Rendition::untouched(message.len())
+        let stamp = Stamp::new(&StampFacts {
+            verdict,
+            journal: self.id.as_str(),
+            key: &self.key,
+            message_id: message.message_id().unwrap_or_default(),
+            recipients: &self.envelope.recipients,
+            expires: Timestamp::now().as_second() + STAMP_SECONDS,
+            received,
+            headers,
+        });
+        let tag = style.subject.as_deref().filter(|_| stamped);
+        Rendition::stamped(message, &stamp, tag, self.authserv_id.as_deref())
     }
 }
 

@@ -12,7 +12,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::{Semaphore, watch};
 
 pub use self::{
-    judge::{Door, Facts, Judged},
+    judge::{Door, Facts, Fate, Judged},
     spool::{Original, Spool, SpoolError},
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     limits::Limits,
     net::{Budget, ServerTls, Stream, Upstream},
     policy::PolicySet,
+    render::Key,
     store::Store,
     telemetry::{Metrics, Side},
 };
@@ -41,6 +42,10 @@ pub struct Gateway {
     pub limits: Limits,
     /// What we call ourselves.
     pub hostname: Arc<str>,
+    /// Our name in `Authentication-Results`: lines from outside that claim it are removed.
+    pub authserv_id: Option<Arc<str>>,
+    /// What seals our stamps.
+    pub stamp_key: Key,
     /// Where messages go that are too large for memory: a folder for unlinked files.
     pub spool_folder: PathBuf,
     /// The memory that messages in flight share.

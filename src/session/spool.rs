@@ -4,13 +4,7 @@
 //! nothing behind; writes to it are off the reactor. It knows no protocol and no custody: what is here may be lost,
 //! because nobody was told that we have it.
 
-use std::{
-    fs::File,
-    io,
-    ops::Range,
-    os::unix::fs::FileExt,
-    sync::Arc,
-};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;

@@ -26,10 +26,13 @@ mod id;
 mod index;
 mod journal;
 mod key;
+mod message_file;
 mod quarantine;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,7 +44,8 @@ pub use self::{
     id::{JournalId, QuarantineId},
     journal::{Discarded, Journal, Row},
     key::StampKey,
-    quarantine::{Body, Quarantine, Receipt, Release},
+    message_file::Body,
+    quarantine::{Quarantine, Receipt, Release},
 };
 
 /// The open store. Cheap to clone; the last clone to go writes out what the journal still has queued.
@@ -73,8 +77,25 @@ impl Store {
     /// # Errors
     /// As for [`Store::open`].
     pub fn open_on(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let _ = (path, disk);
-        unimplemented!()
+        create_folder(path, &*disk)?;
+        let lock = open_lock(path, &*disk)?;
+        match lock.try_lock() {
+            Ok(()) => {
+                clear_up(path, &disk)?;
+                // Between the two locks nothing of ours is under way.
+                lock.unlock().map_err(at("unlock", path))?;
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(at("lock", path)(error)),
+        }
+        lock.lock_shared().map_err(at("lock", path))?;
+        let inner = Inner {
+            quarantine: Quarantine::open(&path.join(QUARANTINE), Arc::clone(&disk))?,
+            journal: Journal::open(&path.join(JOURNAL), disk)?,
+            stamp_key: StampKey::read(&path.join(STAMP_KEY))?,
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The held mail.
@@ -92,6 +113,59 @@ impl Store {
         &self.inner.stamp_key
     }
 }
+
+/// Mends what a crash left. Nobody else has the store open.
+fn clear_up(path: &Path, disk: &Arc<dyn Disk>) -> Result<(), StoreError> {
+    StampKey::make(&path.join(STAMP_KEY), &**disk)?;
+    let quarantine = path.join(QUARANTINE);
+    create_folder(&quarantine, &**disk)?;
+    Quarantine::clear_up(&quarantine, disk)?;
+    Journal::clear_up(&path.join(JOURNAL), disk)
+}
+
+fn open_lock(path: &Path, disk: &dyn Disk) -> Result<File, StoreError> {
+    let lock = path.join("lock");
+    match disk.create_new(&lock) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(at("create", &lock)(error)),
+    }
+    File::open(&lock).map_err(at("open", &lock))
+}
+
+/// Makes a folder and those above it, and their names durable. A folder that was there may be fresh from a process
+/// that ended before its sync, so the folder above is synced again, unless we may not even read it.
+fn create_folder(path: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
+    let above = match path.parent() {
+        None => return Ok(()),
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+    };
+    let made = match disk.create_folder(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !above.exists() => {
+            create_folder(above, disk)?;
+            disk.create_folder(path).map_err(at("create", path))?;
+            true
+        }
+        Err(error) => return Err(at("create", path)(error)),
+    };
+    match disk.sync_folder(above) {
+        Err(error) if !made && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done.map_err(at("sync", above)),
+    }
+}
+
+/// Turns what the system says into an error that names the deed and the path.
+fn at(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Disk { act, path, source }
+}
+
+const QUARANTINE: &str = "quarantine";
+const JOURNAL: &str = "journal.db";
+const STAMP_KEY: &str = "stamp.key";
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -128,9 +202,9 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
         /// The version found.
-        found: u32,
+        found: usize,
         /// The newest version this program knows.
-        known: u32,
+        known: usize,
     },
     /// The message to be put could not be read to its end.
     #[error("the message could not be read: {0}")]

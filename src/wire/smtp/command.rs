@@ -244,7 +244,8 @@ fn quoted_len(text: &str) -> Option<usize> {
 /// addresses, and the upstream decides.
 fn atoms_len(text: &str) -> Option<usize> {
     let end = text.find('@').unwrap_or(text.len());
-    let special = |c: char| matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '\\' | ',' | ';' | ':' | '"' | ' ' | '\t');
+    let special =
+        |c: char| matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '\\' | ',' | ';' | ':' | '"' | ' ' | '\t');
     (!text[..end].contains(special)).then_some(end)
 }
 
@@ -361,7 +362,8 @@ mod tests {
             ("RCPT TO:<evil.example!a@example.org>", true),
             ("RCPT TO:<\"a@evil.example\"@example.org>", true),
         ] {
-            let Ok(Command::Rcpt(PathCommand { path: Path::Mailbox(address), .. })) = Command::parse(line.as_bytes())
+            let Ok(Command::Rcpt(PathCommand { path: Path::Mailbox(address), .. })) =
+                Command::parse(line.as_bytes())
             else {
                 panic!("{line}")
             };

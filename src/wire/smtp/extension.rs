@@ -103,7 +103,8 @@ impl Extensions {
             .iter()
             .filter_map(|line| {
                 let keyword = line.get(..5)?;
-                (keyword.eq_ignore_ascii_case("AUTH ") || keyword.eq_ignore_ascii_case("AUTH=")).then(|| &line[5..])
+                (keyword.eq_ignore_ascii_case("AUTH ") || keyword.eq_ignore_ascii_case("AUTH="))
+                    .then(|| &line[5..])
             })
             .flat_map(str::split_ascii_whitespace)
             .filter(|mechanism| is_carried(mechanism))
