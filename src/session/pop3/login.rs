@@ -5,7 +5,11 @@
 
 use tokio::time::{Duration, Instant};
 
-use super::{Session, fault::{Fault, LegFault}};
+use super::{
+    Session,
+    fault::{Fault, LegFault},
+    octets,
+};
 use crate::wire::{line::Line, pop3::response::Status, sasl::ClientLine};
 
 impl Session<'_> {
@@ -45,7 +49,7 @@ impl Session<'_> {
         let left = self.login_deadline.saturating_duration_since(Instant::now());
         let line = self.client.line(left.max(Duration::from_millis(1))).await;
         if line == Err(LegFault::LineTooLong) {
-            self.gateway.metrics.limit_reached("smtp_auth_line");
+            self.gateway.metrics.limit_reached("sasl_line_bytes");
             self.upstream.queue(b"*\r\n");
             self.flush_upstream().await?;
         }
@@ -68,7 +72,7 @@ impl Session<'_> {
         if status == Status::Ok {
             self.reader.authenticated = true;
             self.reader.account = self.account.take();
-            self.client.set_line_limit(self.gateway.limits.pop3_command_line);
+            self.client.set_line_limit(octets(self.gateway.limits.command_line_bytes));
         } else {
             self.errors += 1;
             self.gateway.metrics.auth_failure(&self.listener.name);

@@ -113,9 +113,7 @@ impl Session<'_> {
                 self.gateway.metrics.added(&self.listener.name, "TOP", complete_at.elapsed());
                 self.send(&rendition, &original, outgoing).await
             }
-            Collected::Beyond(start, decoder) => {
-                self.pass_unjudged(message, &start, decoder, outgoing).await
-            }
+            Collected::Beyond(start, decoder) => self.pass_unjudged(message, &start, decoder, outgoing).await,
         }
     }
 
@@ -127,12 +125,13 @@ impl Session<'_> {
         loop {
             let end = self.upstream.decode(&mut decoder, spool.sink());
             spool.settle().await?;
-            if end {
-                return Ok(Collected::Whole(Arc::new(spool.finish().await?)));
-            }
+            // Before the end is looked at: whether a message is judged must not hang on how it came in.
             if spool.len() > gateway.limits.message_bytes {
                 gateway.metrics.limit_reached("message_bytes");
                 return Ok(Collected::Beyond(spool.finish().await?, decoder));
+            }
+            if end {
+                return Ok(Collected::Whole(Arc::new(spool.finish().await?)));
             }
             self.fill_upstream().await?;
         }
@@ -194,7 +193,8 @@ impl Session<'_> {
                     let mut at = span.start;
                     while at < span.end && !outgoing.is_cut_off() {
                         let to = span.end.min(at + READ_OCTETS);
-                        let octets = original.read(at..to).await.map_err(|error| Fault::Spool(error.into()))?;
+                        let octets =
+                            original.read(at..to).await.map_err(|error| Fault::Spool(error.into()))?;
                         self.send_octets(&octets, outgoing).await?;
                         at = to;
                     }

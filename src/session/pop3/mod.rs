@@ -17,7 +17,7 @@ mod tests;
 use std::io;
 
 use bytes::Bytes;
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
 
 use self::{
     fault::Fault,
@@ -88,13 +88,9 @@ async fn relay(
 }
 
 /// Reads the upstream's greeting, and encrypts its leg where that has to be asked for.
-async fn greet(
-    upstream: Stream,
-    listener: &Listener,
-    gateway: &Gateway,
-) -> Result<(Leg, Response), Fault> {
+async fn greet(upstream: Stream, listener: &Listener, gateway: &Gateway) -> Result<(Leg, Response), Fault> {
     let patience = gateway.limits.upstream_reply_timeout;
-    let limit = gateway.limits.smtp_auth_line;
+    let limit = octets(gateway.limits.sasl_line_bytes);
     let mut upstream = Leg::new(upstream, limit);
     let greeting = upstream.response(patience).await?;
     if greeting.status() == Status::Continue {
@@ -141,7 +137,7 @@ struct Session<'a> {
     pipelining: bool,
     /// When a client without a login has to go.
     login_deadline: Instant,
-    errors: usize,
+    errors: u64,
     /// Whether the client was given a part of an answer whose end is still owed.
     torn: bool,
     shown: Shown,
@@ -177,7 +173,7 @@ impl<'a> Session<'a> {
         Self {
             listener,
             gateway,
-            client: Leg::new(client, limits.smtp_auth_line.max(limits.pop3_command_line)),
+            client: Leg::new(client, octets(limits.sasl_line_bytes)),
             upstream,
             pending: Pending::default(),
             held: None,
@@ -256,7 +252,7 @@ impl<'a> Session<'a> {
 
     /// Only an initial response may be as long as a line of the exchange.
     fn fits(&self, kind: &Kind, len: usize) -> bool {
-        matches!(kind, Kind::Auth(_)) || len <= self.gateway.limits.pop3_command_line
+        matches!(kind, Kind::Auth(_)) || len <= octets(self.gateway.limits.command_line_bytes)
     }
 
     fn decline(&mut self, why: &str) {
@@ -432,7 +428,7 @@ impl<'a> Session<'a> {
         }
         let Some(tls) = &self.listener.tls else { return Err(End::Tls) };
         let limits = &self.gateway.limits;
-        let handshake = timeout(limits.tls_timeout, self.client.into_stream().accept_tls(tls));
+        let handshake = timeout_at(self.login_deadline, self.client.into_stream().accept_tls(tls));
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -444,7 +440,7 @@ impl<'a> Session<'a> {
         self.reader.tls = stream.tls().map(|facts| facts.version.to_owned());
         // What was said in clear is forgotten (RFC 2595 section 4).
         self.account = None;
-        Ok(Self { client: Leg::new(stream, limits.smtp_auth_line.max(limits.pop3_command_line)), ..self })
+        Ok(Self { client: Leg::new(stream, octets(limits.sasl_line_bytes)), ..self })
     }
 
     /// Waits until the client has said more.
@@ -530,6 +526,11 @@ impl<'a> Session<'a> {
         self.client.queue(fault.farewell().unwrap_or_default().as_bytes());
         self.close(fault.end()).await
     }
+}
+
+/// A limit in octets, where memory is counted.
+fn octets(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// Body lines that are more than any message has, and that every server reads as a number.

@@ -170,7 +170,11 @@ mod tests {
         ];
         for (owed, pace, one, many) in rows {
             let pending = pending(owed);
-            assert_eq!((pending.admits(*pace, false), pending.admits(*pace, true)), (*one, *many), "{owed:?} {pace:?}");
+            assert_eq!(
+                (pending.admits(*pace, false), pending.admits(*pace, true)),
+                (*one, *many),
+                "{owed:?} {pace:?}"
+            );
         }
     }
 

@@ -33,9 +33,14 @@ mod tests {
 
     #[test]
     fn mechanisms_have_names() {
-        for (name, fits) in
-            [("PLAIN", true), ("DIGEST-MD5", true), ("", false), ("A B", false), ("A.B", false), ("PLAIN\t", false)]
-        {
+        for (name, fits) in [
+            ("PLAIN", true),
+            ("DIGEST-MD5", true),
+            ("", false),
+            ("A B", false),
+            ("A.B", false),
+            ("PLAIN\t", false),
+        ] {
             assert_eq!(is_mechanism(name.as_bytes()), fits, "{name:?}");
         }
     }
