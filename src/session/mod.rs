@@ -4,6 +4,7 @@
 //! ([`Listener`]), how it can end ([`End`]), and the drain. The conversations are in their own modules.
 
 mod judge;
+pub mod pop3;
 pub mod smtp;
 mod spool;
 
