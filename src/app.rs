@@ -20,7 +20,7 @@ use crate::{
     config::{self, Config, Direction},
     fault::Fault,
     filter::Filter,
-    net::{Budget, Certificates, ClientTls, ServerTls, Stream, Upstream, UpstreamTls},
+    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls},
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
@@ -104,6 +104,7 @@ pub fn build_upstream(
             TlsMode::StartTls => UpstreamTls::StartTls(client_tls()?),
             TlsMode::Implicit => UpstreamTls::Implicit(client_tls()?),
         },
+        dial: Dial::Tcp,
         connect_timeout: limits.upstream_connect_timeout,
         metrics: Arc::clone(metrics),
     })

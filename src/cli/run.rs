@@ -1,14 +1,11 @@
 //! `gatepost run`: the gateway, from a configuration file to the drain.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
+use super::{fail, load, refuse};
 use crate::{
     app::{App, StartError},
-    config::{Config, LogLevel},
-    fault::Fault,
+    config::LogLevel,
     telemetry,
 };
 
@@ -29,45 +26,18 @@ pub fn run(args: &Args) -> ExitCode {
     telemetry::log_to_stderr(config.log.format, level(config.log.level));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            anstream::eprintln!("gatepost: the system gives no threads: {error}");
-            return ExitCode::from(super::FAILED);
-        }
+        Err(error) => return fail(&error),
     };
     runtime.block_on(async {
         match App::build(&config) {
             Ok(app) => match app.run().await {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    anstream::eprintln!("gatepost: {error}");
-                    ExitCode::from(super::FAILED)
-                }
+                Err(error) => fail(&error),
             },
             Err(StartError::Faults(faults)) => refuse(&faults),
-            Err(error) => {
-                anstream::eprintln!("gatepost: {error}");
-                ExitCode::from(super::FAILED)
-            }
+            Err(error) => fail(&error),
         }
     })
-}
-
-/// The configuration, or everything that is wrong with it. Warnings are told on standard error.
-pub fn load(named: Option<&Path>) -> Result<Config, Vec<Fault>> {
-    let path = Config::find(named).map_err(|fault| vec![fault])?;
-    let (config, warnings) = Config::load(&path).map_err(|fault| vec![fault])?.sound()?;
-    for warning in &warnings {
-        anstream::eprintln!("warning: {warning}");
-    }
-    Ok(config)
-}
-
-/// Tells every fault; the exit status for them.
-pub fn refuse(faults: &[Fault]) -> ExitCode {
-    for fault in faults {
-        anstream::eprintln!("{fault}");
-    }
-    ExitCode::from(super::UNSOUND)
 }
 
 const fn level(level: LogLevel) -> &'static str {

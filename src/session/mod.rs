@@ -5,6 +5,7 @@
 
 pub mod imap;
 mod judge;
+pub mod pop3;
 pub mod smtp;
 mod spool;
 
@@ -52,7 +53,8 @@ pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gatewa
 async fn converse(client: Stream, peer: ClientAddr, listener: &Listener, gateway: &Gateway) -> End {
     match listener.protocol {
         Protocol::Smtp => Box::pin(smtp::serve(client, peer, listener, gateway)).await,
-        Protocol::Pop3 | Protocol::Imap => End::ClientFault,
+        Protocol::Pop3 => Box::pin(pop3::serve(client, peer, listener, gateway)).await,
+        Protocol::Imap => End::ClientFault,
     }
 }
 

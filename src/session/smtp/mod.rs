@@ -7,8 +7,9 @@
 //! ([`leg`]).
 
 mod custody;
-pub mod leg;
+mod leg;
 mod received;
+mod release;
 mod transaction;
 
 use std::{
@@ -21,6 +22,7 @@ use bytes::Buf;
 use jiff::Timestamp;
 use tokio::{select, task::spawn_blocking, time::timeout};
 
+pub use self::release::{ReleaseError, release};
 use self::{
     custody::Custody,
     leg::{Delivery, Leg, LegError},

@@ -83,6 +83,11 @@ impl Response {
         [&self.line[..at], changed.as_bytes(), &self.line[at + digits..]].concat().into()
     }
 
+    /// The count of octets in the line, where it has one.
+    pub fn octets(&self) -> Option<u64> {
+        self.octet_count().map(|(_, count)| count)
+    }
+
     /// The offset in the line and the value of the octet count.
     fn octet_count(&self) -> Option<(usize, u64)> {
         let text = self.text();
