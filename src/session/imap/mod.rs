@@ -31,7 +31,10 @@ pub async fn serve(mut client: Stream, peer: ClientAddr, listener: &Listener, ga
     let (upstream, greeting) = match opened.unwrap_or(Err(opening::Fault::Timeout)) {
         Ok(opened) => opened,
         Err(fault) => {
-            tracing::warn!(listener = %listener.name, upstream = %listener.upstream.name, %fault, "no upstream session");
+            // A connection that did not come about is logged where it was tried.
+            if !matches!(fault, opening::Fault::Connect(_)) {
+                tracing::warn!(listener = %listener.name, upstream = %listener.upstream.name, %fault, "no upstream session");
+            }
             client.queue(format!("* BYE {}\r\n", relay::UNREACHABLE).as_bytes());
             farewell(&mut client).await;
             return End::UpstreamUnavailable;

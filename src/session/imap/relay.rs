@@ -212,6 +212,8 @@ struct Happened {
     bye: bool,
     client_end: bool,
     upstream_end: bool,
+    /// The upstream ended first.
+    lost: bool,
     /// The order to end was given.
     drain: bool,
     /// The session is over.
@@ -261,6 +263,7 @@ impl Relay {
                     out.push(Output::ToClient(rest.split().freeze()));
                 }
                 self.happened.upstream_end = true;
+                self.happened.lost = !self.happened.client_end;
                 out.push(Output::EndClient);
             }
             Input::Encrypted => self.expect = Expect::Command,
@@ -306,8 +309,8 @@ impl Relay {
         match self.happened {
             Happened { logout: true, .. } => End::Quit,
             Happened { bye: true, .. } => End::UpstreamClosed,
-            Happened { client_end: true, .. } => End::ClientClosed,
-            _ => End::UpstreamLost,
+            Happened { lost: true, .. } => End::UpstreamLost,
+            _ => End::ClientClosed,
         }
     }
 
