@@ -52,7 +52,9 @@ struct Scene {
     upstream: Option<DuplexStream>,
     session: JoinHandle<End>,
     gateway: Arc<Gateway>,
-    _drain: tokio::sync::watch::Sender<bool>,
+    /// Octets that are said at once.
+    pieces: usize,
+    drain: tokio::sync::watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
 
@@ -115,10 +117,17 @@ impl Setting {
         let (upstream, upstream_end) = duplex(1024);
         let shared = Arc::clone(&gateway);
         let session = tokio::spawn(async move {
-            let peer = ClientAddr(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000));
-            relay(Stream::new(client_end), Stream::new(upstream_end), peer, &listener, &shared).await
+            relay(Stream::new(client_end), Stream::new(upstream_end), PEER, &listener, &shared).await
         });
-        Scene { client, upstream: Some(upstream), session, gateway, _drain: order, _folder: folder }
+        Scene {
+            client,
+            upstream: Some(upstream),
+            session,
+            gateway,
+            pieces: usize::MAX,
+            drain: order,
+            _folder: folder,
+        }
     }
 }
 
@@ -126,9 +135,9 @@ impl Scene {
     async fn play(&mut self, steps: &[Step<'_>]) {
         for (index, step) in steps.iter().enumerate() {
             match step {
-                C(text) => self.client.write_all(text.as_bytes()).await.unwrap(),
+                C(text) => say(&mut self.client, text, self.pieces).await,
                 ToC(text) => expect(&mut self.client, text, index).await,
-                U(text) => self.upstream.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap(),
+                U(text) => say(self.upstream.as_mut().unwrap(), text, self.pieces).await,
                 ToU(text) => expect(self.upstream.as_mut().unwrap(), text, index).await,
                 CloseU => drop(self.upstream.take()),
                 EndC => assert_eq!(rest(&mut self.client).await, "", "step {index}, client"),
@@ -149,6 +158,18 @@ impl Scene {
     async fn end(self) -> End {
         drop(self.client);
         self.session.await.unwrap()
+    }
+}
+
+const PEER: ClientAddr = ClientAddr(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000));
+
+/// Says `text` in pieces, each of which is read before the next comes.
+async fn say(peer: &mut DuplexStream, text: &str, pieces: usize) {
+    for piece in text.as_bytes().chunks(pieces) {
+        peer.write_all(piece).await.unwrap();
+        if pieces < text.len() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
@@ -177,6 +198,16 @@ async fn check(setting: Setting, steps: &[Step<'_>]) -> End {
     let mut scene = setting.begin();
     scene.play(steps).await;
     scene.end().await
+}
+
+/// As [`check`], whole and octet by octet; both must end alike.
+async fn check_pieces(setting: impl Fn() -> Setting, steps: &[Step<'_>]) -> End {
+    let mut scene = setting().begin();
+    scene.pieces = 1;
+    scene.play(steps).await;
+    let end = scene.end().await;
+    assert_eq!(check(setting(), steps).await, end);
+    end
 }
 
 const GREETING: [Step<'_>; 2] = [U("+OK ready <1.2@host>\r\n"), ToC("+OK ready <1.2@host>\r\n")];
@@ -251,7 +282,7 @@ async fn answers_pass_verbatim() {
         U("+OK\r\n"),
         ToC("+OK\r\n"),
     ]);
-    assert_eq!(check(Setting::default(), &steps).await, End::ClientClosed);
+    assert_eq!(check_pieces(Setting::default, &steps).await, End::ClientClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,7 +380,7 @@ async fn auth_is_relayed_line_by_line() {
             ToC("-ERR invalid arguments\r\n"),
         ],
     );
-    assert_eq!(check(Setting::default(), &steps).await, End::ClientClosed);
+    assert_eq!(check_pieces(Setting::default, &steps).await, End::ClientClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -438,23 +469,26 @@ async fn commands_sent_together_go_one_by_one_to_a_server_that_does_not_offer_it
 
 #[tokio::test(start_paused = true)]
 async fn what_the_policy_leaves_alone_passes_as_it_came() {
-    let mut scene = Setting::default().begin();
-    scene.play(&LOGIN).await;
-    let answer = format!("+OK 120 octets\r\n{STUFFED}");
-    scene.play(&[C("RETR 1\r\n"), ToU("RETR 1\r\n"), U(&answer), ToC(&answer)]).await;
-    // Judged once: TOP is the upstream's own from here on.
-    let top = "+OK\r\nSubject: hello\r\nFrom: a@example.org\r\n\r\none\r\n..two\r\n.\r\n";
-    scene.play(&[C("TOP 1 2\r\n"), ToU("TOP 1 2\r\n"), U(top), ToC(top)]).await;
-    for empty in [
-        "+OK\r\n.\r\n",
-        "+OK\r\n\r\n.\r\n",
-        "+OK\r\n..\r\n.\r\n",
-        "+OK\r\n...x\r\n.\r\n",
-        "+OK\r\na\n.\n\r\n.\r\n",
-    ] {
-        scene.play(&[C("RETR 2\r\n"), ToU("RETR 2\r\n"), U(empty), ToC(empty)]).await;
+    for pieces in [usize::MAX, 1] {
+        let mut scene = Setting::default().begin();
+        scene.pieces = pieces;
+        scene.play(&LOGIN).await;
+        let answer = format!("+OK 120 octets\r\n{STUFFED}");
+        scene.play(&[C("RETR 1\r\n"), ToU("RETR 1\r\n"), U(&answer), ToC(&answer)]).await;
+        // Judged once: TOP is the upstream's own from here on.
+        let top = "+OK\r\nSubject: hello\r\nFrom: a@example.org\r\n\r\none\r\n..two\r\n.\r\n";
+        scene.play(&[C("TOP 1 2\r\n"), ToU("TOP 1 2\r\n"), U(top), ToC(top)]).await;
+        for empty in [
+            "+OK\r\n.\r\n",
+            "+OK\r\n\r\n.\r\n",
+            "+OK\r\n..\r\n.\r\n",
+            "+OK\r\n...x\r\n.\r\n",
+            "+OK\r\na\n.\n\r\n.\r\n",
+        ] {
+            scene.play(&[C("RETR 2\r\n"), ToU("RETR 2\r\n"), U(empty), ToC(empty)]).await;
+        }
+        assert_eq!(scene.end().await, End::ClientClosed);
     }
-    assert_eq!(scene.end().await, End::ClientClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -523,6 +557,46 @@ async fn a_message_over_the_limit_passes_unaltered() {
         assert_eq!((rows[0].class.as_str(), rows[0].len), ("unscanned", MESSAGE.len() as u64));
         assert_eq!(scene.end().await, End::ClientClosed);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_lets_those_go_on_who_are_logged_in() {
+    let gone = [ToC("-ERR [SYS/TEMP] the gateway is shutting down, try again later\r\n"), EndC, EndU];
+    let mut scene = Setting::default().begin();
+    scene.play(&GREETING).await;
+    scene.drain.send_replace(true);
+    scene.play(&gone).await;
+    assert_eq!(scene.end().await, End::Drained);
+    let mut scene = Setting::default().begin();
+    scene.play(&LOGIN).await;
+    scene.drain.send_replace(true);
+    scene.play(&[C("QUIT\r\n"), ToU("QUIT\r\n"), U("+OK\r\n"), ToC("+OK\r\n"), EndC, EndU]).await;
+    assert_eq!(scene.end().await, End::Quit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cannot_be_reached_is_told_of() {
+    let scene = Setting::default().begin();
+    let (mut client, client_end) = duplex(1024);
+    let nowhere = Upstream {
+        name: "mailbox".into(),
+        servers: Vec::new(),
+        tls: UpstreamTls::Off,
+        connect_timeout: Duration::from_secs(1),
+        metrics: Arc::clone(&scene.gateway.metrics),
+    };
+    let listener = Listener {
+        name: "pop3".into(),
+        tls_mode: TlsMode::Off,
+        tls: None,
+        upstream: Arc::new(nowhere),
+        policy: Arc::new(PolicySet::new("test")),
+        relay: Relay::Anywhere,
+    };
+    let end = serve(Stream::new(client_end), PEER, &listener, &scene.gateway).await;
+    assert_eq!(end, End::UpstreamUnavailable);
+    let told = "-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n";
+    assert_eq!(rest(&mut client).await, told);
 }
 
 #[tokio::test(start_paused = true)]
