@@ -214,6 +214,11 @@ impl Stamp {
         Self { lines: String::new(), headers: false }
     }
 
+    /// A block of a `Received` field alone, given ready-made; empty if it would not stand as exactly one field.
+    pub fn received(given: &str) -> Self {
+        Self { lines: field(given).unwrap_or_default(), headers: false }
+    }
+
     /// The block; each line ends in CRLF.
     pub fn as_str(&self) -> &str {
         &self.lines

@@ -8,9 +8,12 @@ pub mod pop3;
 pub mod smtp;
 mod spool;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 pub use self::{
     judge::{Door, Facts, Fate, Judged},
@@ -26,6 +29,54 @@ use crate::{
     store::Store,
     telemetry::{Metrics, Side},
 };
+
+/// Serves one client, whatever the listener speaks: TLS first where it is implicit, then the protocol's own
+/// conversation; counted, and told in one event at its end.
+pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gateway: &Gateway) -> End {
+    let begun = Instant::now();
+    let count = gateway.metrics.session(&listener.name);
+    let client = client.counted(gateway.metrics.traffic(&listener.name, Side::Client));
+    let end = match listener.tls_mode {
+        TlsMode::Implicit => match accept_tls(client, peer, listener, gateway).await {
+            Ok(client) => converse(client, peer, listener, gateway).await,
+            Err(end) => end,
+        },
+        TlsMode::Off | TlsMode::StartTls => converse(client, peer, listener, gateway).await,
+    };
+    count.end(end.as_str());
+    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(listener = %listener.name, client = %peer.0, end = end.as_str(), ms, "session");
+    end
+}
+
+async fn converse(client: Stream, peer: ClientAddr, listener: &Listener, gateway: &Gateway) -> End {
+    match listener.protocol {
+        Protocol::Smtp => Box::pin(smtp::serve(client, peer, listener, gateway)).await,
+        Protocol::Pop3 => Box::pin(pop3::serve(client, peer, listener, gateway)).await,
+        Protocol::Imap => End::ClientFault,
+    }
+}
+
+/// Takes the server's part of a TLS handshake with a client, within the time for logins.
+async fn accept_tls(
+    client: Stream,
+    peer: ClientAddr,
+    listener: &Listener,
+    gateway: &Gateway,
+) -> Result<Stream, End> {
+    let Some(tls) = &listener.tls else { return Err(End::Tls) };
+    match timeout(gateway.limits.login_timeout, client.accept_tls(tls)).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) => {
+            tracing::info!(listener = %listener.name, client = %peer.0, %error, "no TLS with a client");
+            Err(End::Tls)
+        }
+        Err(_) => {
+            gateway.metrics.limit_reached("login_timeout");
+            Err(End::Tls)
+        }
+    }
+}
 
 /// The address of the client's end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +112,8 @@ pub struct Gateway {
 pub struct Listener {
     /// The label in logs and metrics.
     pub name: Arc<str>,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// TLS towards clients.
     pub tls: Option<ServerTls>,
     /// When it begins.
@@ -71,6 +124,28 @@ pub struct Listener {
     pub policy: Arc<PolicySet>,
     /// Which recipients pass without authentication (SMTP).
     pub relay: Relay,
+}
+
+/// What a listener or an upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// RFC 5321.
+    Smtp,
+    /// RFC 1939.
+    Pop3,
+    /// RFC 9051 and RFC 3501.
+    Imap,
+}
+
+impl Protocol {
+    /// The word used in configuration, logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Pop3 => "pop3",
+            Self::Imap => "imap",
+        }
+    }
 }
 
 /// When TLS begins.
@@ -84,24 +159,30 @@ pub enum TlsMode {
     Implicit,
 }
 
+impl TlsMode {
+    /// The word used in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::StartTls => "starttls",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
 /// Which recipients pass without authentication.
 #[derive(Clone, Debug)]
 pub enum Relay {
     /// Only those of these domains: mail for our users.
     Domains(Vec<DomainPattern>),
-    /// All: mail of our users for the world.
-    Anywhere,
+    /// Any, from clients of the loopback and of private networks: mail of our users for the world.
+    Outbound,
 }
 
 impl Listener {
     /// Whether STARTTLS can be had from us on this stream.
     pub fn can_start_tls(&self, client: &Stream) -> bool {
         self.tls_mode == TlsMode::StartTls && self.tls.is_some() && client.tls().is_none()
-    }
-
-    /// The client's stream, counted for this listener.
-    pub fn count_client(&self, stream: Stream, metrics: &Metrics) -> Stream {
-        stream.counted(metrics.traffic(&self.name, Side::Client))
     }
 
     /// The upstream's stream, counted for this listener.

@@ -15,11 +15,11 @@ use super::*;
 use crate::{
     filter::Filter,
     limits::Limits,
-    net::{Budget, Certificates, ClientTls, ServerTls, Upstream, UpstreamTls, Verify},
+    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Upstream, UpstreamTls, Verify},
     policy::{Filing, PolicySet},
     render::Key,
     rules::RuleSet,
-    session::{Drain, Relay, TlsMode},
+    session::{Drain, Protocol, Relay, TlsMode},
     store::Store,
     telemetry::Metrics,
     verdict::Thresholds,
@@ -99,6 +99,7 @@ impl Setting {
             drain,
         });
         let upstream = Upstream {
+            dial: Dial::Tcp,
             name: "mailbox".into(),
             servers: vec!["mail.example.org:110".into()],
             tls: self.upstream_tls,
@@ -106,12 +107,13 @@ impl Setting {
             metrics,
         };
         let listener = Listener {
+            protocol: Protocol::Pop3,
             name: "pop3".into(),
             tls_mode: if self.tls.is_some() { TlsMode::StartTls } else { TlsMode::Off },
             tls: self.tls,
             upstream: Arc::new(upstream),
             policy: Arc::new(self.policy),
-            relay: Relay::Anywhere,
+            relay: Relay::Outbound,
         };
         let (client, client_end) = duplex(1024);
         let (upstream, upstream_end) = duplex(1024);

@@ -7,8 +7,9 @@
 //! ([`leg`]).
 
 mod custody;
-pub mod leg;
+mod leg;
 mod received;
+mod release;
 mod transaction;
 
 use std::{
@@ -21,13 +22,14 @@ use bytes::Buf;
 use jiff::Timestamp;
 use tokio::{select, task::spawn_blocking, time::timeout};
 
+pub use self::release::{ReleaseError, release};
 use self::{
     custody::Custody,
     leg::{Delivery, Leg, LegError},
     received::{Trace, received},
     transaction::{Ground, Step, Transaction},
 };
-use super::{ClientAddr, Door, End, Fate, Gateway, Judged, Listener, Original, Spool, TlsMode};
+use super::{ClientAddr, Door, End, Fate, Gateway, Judged, Listener, Original, Spool, accept_tls};
 use crate::{
     mail::Envelope,
     net::Stream,
@@ -45,7 +47,7 @@ use crate::{
 /// Serves one client until it or the upstream ends the session.
 pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gateway: &Gateway) -> End {
     let mut session = Session {
-        client: listener.count_client(client, &gateway.metrics),
+        client,
         lines: LineDecoder::new(gateway.limits.command_line_bytes as usize),
         leg: None,
         transaction: Transaction::default(),
@@ -88,9 +90,6 @@ enum Collected {
 
 impl Session<'_> {
     async fn run(&mut self) -> Result<End, End> {
-        if self.listener.tls_mode == TlsMode::Implicit {
-            self.start_tls().await?;
-        }
         self.greet().await?;
         loop {
             let line = self.hear().await?;
@@ -222,6 +221,7 @@ impl Session<'_> {
     fn ground(&self) -> Ground<'_> {
         Ground {
             relay: &self.listener.relay,
+            client: self.peer.0.ip(),
             can_start_tls: self.listener.can_start_tls(&self.client),
             size_limit: self.transaction.extensions().size_limit(&self.offer()),
             recipients: self.gateway.limits.recipients,
@@ -319,22 +319,9 @@ impl Session<'_> {
     }
 
     async fn start_tls(&mut self) -> Result<(), End> {
-        let Some(tls) = &self.listener.tls else { return Err(End::Tls) };
         let client = self.client.take();
-        match timeout(self.gateway.limits.login_timeout, client.accept_tls(tls)).await {
-            Ok(Ok(client)) => {
-                self.client = client;
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                tracing::info!(listener = %self.listener.name, client = %self.peer.0, %error, "no TLS with a client");
-                Err(End::Tls)
-            }
-            Err(_) => {
-                self.gateway.metrics.limit_reached("login_timeout");
-                Err(End::Tls)
-            }
-        }
+        self.client = accept_tls(client, self.peer, self.listener, self.gateway).await?;
+        Ok(())
     }
 
     /// Relays a SASL exchange of any number of steps, opaque but for the form of the client's lines.
@@ -534,7 +521,7 @@ impl Session<'_> {
     }
 
     async fn quarantine(
-        &self,
+        &mut self,
         judged: &Judged,
         original: &Arc<Original>,
         envelope: &Envelope,
@@ -565,7 +552,7 @@ impl Session<'_> {
         }
     }
 
-    async fn discard(&self, judged: &Judged, envelope: &Envelope) -> (Option<Custody>, Reply) {
+    async fn discard(&mut self, judged: &Judged, envelope: &Envelope) -> (Option<Custody>, Reply) {
         let fate = Fate { action: Action::Discard.as_str(), custody: Some("discarded"), reply: None };
         let row = self.gateway.row(self.listener, PROTOCOL, envelope, judged, &fate);
         let store = self.gateway.store.clone();

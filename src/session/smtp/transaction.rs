@@ -9,6 +9,8 @@
 //!                     └────── RSET, EHLO ───┴─────────────────────┘
 //! ```
 
+use std::net::IpAddr;
+
 use crate::{
     mail::{Envelope, Recipient},
     session::Relay,
@@ -68,6 +70,8 @@ pub struct Hello {
 pub struct Ground<'a> {
     /// Which recipients pass without authentication.
     pub relay: &'a Relay,
+    /// Who is connected.
+    pub client: IpAddr,
     /// Whether STARTTLS can be had now.
     pub can_start_tls: bool,
     /// The largest message that may be announced, where the upstream names SIZE.
@@ -116,7 +120,7 @@ impl Transaction {
         if self.envelope.recipients.len() as u64 >= ground.recipients {
             return answer(452, "4.5.3", "too many recipients in one message");
         }
-        if self.authenticated || may_relay(&rcpt.path, ground.relay) {
+        if self.authenticated || may_relay(&rcpt.path, ground) {
             Step::Relay
         } else {
             answer(554, "5.7.1", format!("<{}>: relay access denied", rcpt.path.as_str()))
@@ -204,9 +208,9 @@ impl Transaction {
 
 /// Whether a recipient passes without authentication. An upstream that trusts our address would carry on whatever
 /// passes here, so every form that it could read as a route elsewhere is refused.
-fn may_relay(path: &Path<'_>, relay: &Relay) -> bool {
-    let domains = match relay {
-        Relay::Anywhere => return true,
+fn may_relay(path: &Path<'_>, ground: &Ground<'_>) -> bool {
+    let domains = match ground.relay {
+        Relay::Outbound => return is_local(ground.client),
         Relay::Domains(domains) => domains,
     };
     match path {
@@ -217,6 +221,14 @@ fn may_relay(path: &Path<'_>, relay: &Relay) -> bool {
             // RFC 5321 section 4.5.1: every server takes mail for its postmaster.
             None => !domains.is_empty() && address.local.eq_ignore_ascii_case("postmaster"),
         },
+    }
+}
+
+/// Loopback, private and link-local addresses (RFC 1918, RFC 4193, RFC 3927, RFC 4291).
+fn is_local(client: IpAddr) -> bool {
+    match client.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 
@@ -241,7 +253,9 @@ mod tests {
 
     fn admit(transaction: &Transaction, line: &str) -> Step {
         let relay = relay();
-        let ground = Ground { relay: &relay, can_start_tls: false, size_limit: Some(1_000), recipients: 2 };
+        let client = "192.0.2.1".parse().unwrap();
+        let ground =
+            Ground { relay: &relay, client, can_start_tls: false, size_limit: Some(1_000), recipients: 2 };
         transaction.admit(&Command::parse(line.as_bytes()).unwrap(), &ground)
     }
 
@@ -281,6 +295,26 @@ mod tests {
             let mut known = Transaction::default();
             known.authenticate();
             assert_eq!(admit(&known, line), Step::Relay, "{line}, authenticated");
+        }
+    }
+
+    #[test]
+    fn outbound_mail_passes_from_our_own_networks_only() {
+        for (client, passes) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("::ffff:192.168.0.1", true),
+            ("fd00::1", true),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            let client = client.parse().unwrap();
+            let relay = Relay::Outbound;
+            let ground =
+                Ground { relay: &relay, client, can_start_tls: false, size_limit: None, recipients: 2 };
+            let command = Command::parse(b"RCPT TO:<a@far.example>").unwrap();
+            let step = Transaction::default().admit(&command, &ground);
+            assert_eq!(step == Step::Relay, passes, "{client}");
         }
     }
 

@@ -93,6 +93,14 @@ impl FaultyDisk {
         ledger.armed = Some((point, fault));
     }
 
+    /// Lets the power go now, or the process end: what was promised before has to be there afterwards.
+    pub fn fail_now(&self, fault: Fault) {
+        let mut ledger = self.lock();
+        ledger.armed = Some((ledger.points.len() + 1, fault));
+        drop(ledger);
+        let _ = self.commit(Path::new("after everything"));
+    }
+
     /// The write points met since the last arming, in words.
     pub fn points(&self) -> Vec<String> {
         self.lock().points.clone()
