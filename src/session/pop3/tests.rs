@@ -212,6 +212,9 @@ async fn check_pieces(setting: impl Fn() -> Setting, steps: &[Step<'_>]) -> End 
     end
 }
 
+const UNREACHABLE: &str = "-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n";
+const LOST: &str = "-ERR [SYS/TEMP] the mail server was lost, try again later\r\n";
+
 const GREETING: [Step<'_>; 2] = [U("+OK ready <1.2@host>\r\n"), ToC("+OK ready <1.2@host>\r\n")];
 
 const LOGIN: [Step<'_>; 10] = [
@@ -251,11 +254,10 @@ async fn the_greeting_is_the_upstreams() {
     let quit = [C("QUIT\r\n"), ToU("QUIT\r\n"), U("+OK bye\r\n"), ToC("+OK bye\r\n"), EndC, EndU];
     assert_eq!(check(Setting::default(), &after(&[&GREETING], &quit)).await, End::Quit);
     let refused = [U("-ERR [SYS/TEMP] full\r\n"), ToC("-ERR [SYS/TEMP] full\r\n"), EndC, EndU];
-    assert_eq!(check(Setting::default(), &refused).await, End::UpstreamClosed);
+    assert_eq!(check(Setting::default(), &refused).await, End::UpstreamUnavailable);
     for nonsense in ["* OK IMAP\r\n", "+ \r\n", "+OK\n", "220 smtp\r\n"] {
-        let steps =
-            [U(nonsense), ToC("-ERR [SYS/TEMP] the mail server was lost, try again later\r\n"), EndC, EndU];
-        assert_eq!(check(Setting::default(), &steps).await, End::UpstreamLost, "{nonsense:?}");
+        let steps = [U(nonsense), ToC(UNREACHABLE), EndC, EndU];
+        assert_eq!(check(Setting::default(), &steps).await, End::UpstreamUnavailable, "{nonsense:?}");
     }
 }
 
@@ -404,7 +406,7 @@ async fn a_response_may_be_as_long_as_the_rfc_says_and_no_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_challenge_is_one_right_line_inside_auth() {
-    let lost = ToC("-ERR [SYS/TEMP] the mail server was lost, try again later\r\n");
+    let lost = ToC(LOST);
     for answer in ["+ a\n", "+ a\r\n+OK in\r\n", "+ a\rb\r\n"] {
         let steps = [C("AUTH LOGIN\r\n"), ToU("AUTH LOGIN\r\n"), U(answer)];
         let mut scene = Setting::default().begin();
@@ -421,7 +423,7 @@ async fn a_challenge_is_one_right_line_inside_auth() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_asked_for_is_not_an_answer() {
-    let lost = ToC("-ERR [SYS/TEMP] the mail server was lost, try again later\r\n");
+    let lost = ToC(LOST);
     let goodbye = after_login(&[U("-ERR idle for too long\r\n"), ToC("-ERR idle for too long\r\n"), EndC]);
     assert_eq!(check(Setting::default(), &goodbye).await, End::UpstreamClosed);
     let injected = after_login(&[U("+OK 0 0\r\n"), lost, EndC, EndU]);
@@ -581,6 +583,7 @@ async fn a_server_that_cannot_be_reached_is_told_of() {
     let scene = Setting::default().begin();
     let (mut client, client_end) = duplex(1024);
     let nowhere = Upstream {
+        dial: Dial::Tcp,
         name: "mailbox".into(),
         servers: Vec::new(),
         tls: UpstreamTls::Off,
@@ -588,29 +591,28 @@ async fn a_server_that_cannot_be_reached_is_told_of() {
         metrics: Arc::clone(&scene.gateway.metrics),
     };
     let listener = Listener {
+        protocol: Protocol::Pop3,
         name: "pop3".into(),
         tls_mode: TlsMode::Off,
         tls: None,
         upstream: Arc::new(nowhere),
         policy: Arc::new(PolicySet::new("test")),
-        relay: Relay::Anywhere,
+        relay: Relay::Outbound,
     };
     let end = serve(Stream::new(client_end), PEER, &listener, &scene.gateway).await;
     assert_eq!(end, End::UpstreamUnavailable);
-    let told = "-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n";
-    assert_eq!(rest(&mut client).await, told);
+    assert_eq!(rest(&mut client).await, UNREACHABLE);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_cut_off_never_looks_whole() {
     // Nothing was sent of a collected message: the client is told.
-    let lost = "-ERR [SYS/TEMP] the mail server was lost, try again later\r\n";
     for (command, sent) in
         [("RETR 1\r\n", "RETR 1\r\n"), ("TOP 1 0\r\n", "TOP 1 2147483647\r\n"), ("CAPA\r\n", "CAPA\r\n")]
     {
         let mut scene = Setting::all_spam().begin();
         scene.play(&LOGIN).await;
-        scene.play(&[C(command), ToU(sent), U("+OK\r\nA: b\r\n\r\nx\r\n"), CloseU, ToC(lost), EndC]).await;
+        scene.play(&[C(command), ToU(sent), U("+OK\r\nA: b\r\n\r\nx\r\n"), CloseU, ToC(LOST), EndC]).await;
         assert_eq!(scene.end().await, End::UpstreamLost);
     }
     // A part was sent: the connection ends without the dot.
@@ -623,7 +625,7 @@ async fn an_answer_cut_off_never_looks_whole() {
     // Between commands: the client is told as well.
     let mut scene = Setting::default().begin();
     scene.play(&LOGIN).await;
-    scene.play(&[CloseU, ToC(lost), EndC]).await;
+    scene.play(&[CloseU, ToC(LOST), EndC]).await;
     assert_eq!(scene.end().await, End::UpstreamLost);
 }
 
@@ -692,24 +694,18 @@ async fn the_clients_leg_is_encrypted_after_stls() {
 
 #[tokio::test(start_paused = true)]
 async fn the_upstreams_leg_is_encrypted_or_there_is_no_session() {
-    let lost = "-ERR [SYS/TEMP] the mail server was lost, try again later\r\n";
-    let unreachable = "-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n";
-    let setting = || Setting { upstream_tls: UpstreamTls::StartTls(trusting()), ..Setting::default() };
-    let rows: &[(&[Step<'_>], &str, End)] = &[
-        (&[U("+OK ready\r\n"), ToU("STLS\r\n"), U("-ERR no\r\n")], lost, End::UpstreamLost),
-        (&[U("+OK ready\r\n+OK begin\r\n")], lost, End::UpstreamLost),
-        (
-            &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n+OK in\r\n")],
-            unreachable,
-            End::UpstreamUnavailable,
-        ),
-        (&[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n"), CloseU], unreachable, End::UpstreamUnavailable),
+    let rows: &[&[Step<'_>]] = &[
+        &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("-ERR no\r\n")],
+        &[U("+OK ready\r\n+OK begin\r\n")],
+        &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n+OK in\r\n")],
+        &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n"), CloseU],
     ];
-    for (steps, told, end) in rows {
-        let mut scene = setting().begin();
+    for steps in rows {
+        let upstream_tls = UpstreamTls::StartTls(trusting());
+        let mut scene = Setting { upstream_tls, ..Setting::default() }.begin();
         scene.play(steps).await;
-        scene.play(&[ToC(told), EndC]).await;
-        assert_eq!(scene.end().await, *end, "{steps:?}");
+        scene.play(&[ToC(UNREACHABLE), EndC]).await;
+        assert_eq!(scene.end().await, End::UpstreamUnavailable, "{steps:?}");
     }
 }
 
