@@ -1,7 +1,7 @@
 //! A POP3 session: one client, its upstream, commands answered in the order they came.
 //!
 //! Guarantees: what the gate does not alter passes verbatim; an answer goes to the command it belongs to
-//! ([`pending`]); a message cut off on the way never looks whole to the client; nothing sent in clear is executed
+//! (`pending.rs`); a message cut off on the way never looks whole to the client; nothing sent in clear is executed
 //! behind TLS; passwords are relayed and never told.
 //! It leaves out sizes: STAT and LIST say what the upstream says, also of messages that are shown with a stamp.
 
