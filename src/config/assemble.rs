@@ -11,7 +11,7 @@ use super::{
     domain::{domain, pattern},
     ground::Claim,
     keys,
-    node::{Node, Place},
+    node::{Name, Node, Place},
     shape::{Findings, Section},
     spelling,
 };
@@ -39,11 +39,10 @@ pub(super) fn assemble(root: &Node, file: Arc<str>, found: &mut Findings) -> (Co
         policies: policies.iter().map(|policy| policy.set.name.clone()).collect(),
     };
     let listeners = reader.listeners(root, &names);
-    for (name, upstream) in &upstreams {
-        if !listeners.iter().any(|listener| listener.upstream == upstream.name) {
-            let remedy = "remove it, or lead a listener to it";
-            reader.found.warn(name.at, format!("no listener uses the upstream `{}`", name.text), remedy);
-        }
+    // Where a listener's upstream is not known, the one that seems unused may be the one that is meant.
+    let led = |listener: &Listener| upstreams.iter().any(|(_, upstream)| upstream.name == listener.upstream);
+    if !listeners.is_empty() && listeners.iter().all(led) {
+        reader.unused(&upstreams, &listeners);
     }
     let config = Config {
         file,
@@ -92,6 +91,15 @@ impl Reader<'_> {
                 ca: ca.map(|(path, _)| path),
                 server_name: tls.value("server_name", spelling::host_name),
             },
+        }
+    }
+
+    fn unused(&mut self, upstreams: &[(&Name, Upstream)], listeners: &[Listener]) {
+        for (name, upstream) in upstreams {
+            if !listeners.iter().any(|listener| listener.upstream == upstream.name) {
+                let problem = format!("no listener uses the upstream `{}`", name.text);
+                self.found.warn(name.at, problem, "remove it, or lead a listener to it");
+            }
         }
     }
 
