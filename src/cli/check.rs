@@ -220,7 +220,7 @@ mod tests {
         let end = begin + text[begin..].find('\'').unwrap();
         let (text, faults) = printed(&format!("{}{port}{}", &text[..begin], &text[end..]), false);
         assert_eq!(faults, 1, "{text}");
-        assert!(text.contains("is in use\n  fix: if a running Gatepost holds it"), "{text}");
+        assert!(text.contains("is in use by `"), "{text}");
 
         let outcome = examine(Some(Path::new("/nowhere/gatepost.yaml")), |_| Ok(0));
         assert!(outcome.faults[0].to_string().starts_with("/nowhere/gatepost.yaml: cannot be read"));

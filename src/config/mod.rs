@@ -11,6 +11,7 @@
 mod assemble;
 mod domain;
 mod ground;
+mod holder;
 mod keys;
 mod node;
 mod schema;

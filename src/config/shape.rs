@@ -257,10 +257,19 @@ impl<'a> Section<'a> {
             None => &[],
         };
         let sound = |node: &Node| match &node.kind {
-            NodeKind::Scalar(scalar) => parse(&scalar.text).map(|value| (value, node.at)),
+            NodeKind::Scalar(scalar) if self.accepts(name, &scalar.text) => {
+                parse(&scalar.text).map(|value| (value, node.at))
+            }
             _ => None,
         };
         nodes.iter().filter_map(sound).collect()
+    }
+
+    fn accepts(&self, name: &str, text: &str) -> bool {
+        self.table.keys.iter().find(|key| key.name == name).is_some_and(|key| match key.kind {
+            Kind::List(item) | Kind::OneOrMore(item) => item.accepts(text),
+            kind => kind.accepts(text),
+        })
     }
 
     /// The section under the key; empty where none is written.
