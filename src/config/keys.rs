@@ -153,6 +153,13 @@ pub(super) const LATER: &[Later] = &[
         &["proxy-v1", "proxy-v2", "xclient", "xforward", "id", "source"],
         "remove it, or write `none`",
     ),
+    later("rules.spamassassin", &[], "remove it, and write the rules as files under `paths`"),
+    Later {
+        path: "trusted.hops",
+        words: &[],
+        remedy: "remove it, or leave it for later: no check asks for it",
+        fault: false,
+    },
     later("store.kind", &["shared"], "use `embedded`"),
     later("store.redis", &[], "remove it; the store is embedded"),
     later("store.objects", &[], "remove it; the store is embedded"),

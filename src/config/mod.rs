@@ -9,7 +9,6 @@
 //! no field here: the table refuses them by name.
 
 mod assemble;
-mod domain;
 mod ground;
 mod holder;
 mod keys;
@@ -26,13 +25,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use self::domain::DomainPattern;
 use self::{
     ground::Claim,
     node::{Finding, Surroundings},
     shape::Findings,
 };
-use crate::{fault::Fault, limits::Limits, net::Verify, policy::PolicySet};
+use crate::{
+    domain::{self, DomainPattern},
+    fault::Fault,
+    limits::Limits,
+    net::Verify,
+    policy::PolicySet,
+};
+pub use crate::{
+    session::{Protocol, TlsMode},
+    telemetry::LogFormat,
+};
 
 /// Where a configuration is looked for when none is named, in this order.
 pub const PLACES: [&str; 2] = ["gatepost.yaml", "/etc/gatepost/gatepost.yaml"];
@@ -203,50 +211,6 @@ pub struct Listener {
     pub relay_domains: Vec<DomainPattern>,
 }
 
-/// What a listener or an upstream speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// RFC 5321.
-    Smtp,
-    /// RFC 1939.
-    Pop3,
-    /// RFC 9051 and RFC 3501.
-    Imap,
-}
-
-impl Protocol {
-    /// The word used in configuration, logs and metric labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Smtp => "smtp",
-            Self::Pop3 => "pop3",
-            Self::Imap => "imap",
-        }
-    }
-}
-
-/// When TLS begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TlsMode {
-    /// Never.
-    Off,
-    /// After the protocol's own command for it (STARTTLS, STLS).
-    StartTls,
-    /// With the first octet.
-    Implicit,
-}
-
-impl TlsMode {
-    /// The word used in configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::StartTls => "starttls",
-            Self::Implicit => "implicit",
-        }
-    }
-}
-
 /// TLS towards clients.
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
@@ -405,15 +369,6 @@ pub struct Log {
     pub format: LogFormat,
     /// How much.
     pub level: LogLevel,
-}
-
-/// The shape of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
 }
 
 /// How much is logged.

@@ -79,10 +79,10 @@ fn unknown_key(table: &Table, name: &Name, findings: &mut Findings) {
 fn check_key(key: &Key, name: &Name, value: &Node, path: &str, findings: &mut Findings) {
     if let Some(later) = LATER.iter().find(|later| later.path == path && later.words.is_empty()) {
         let problem = format!("`{}` is not supported by this version yet", name.text);
-        return match later.fault {
-            true => findings.fault(name.at, problem, later.remedy),
-            false => findings.warn(name.at, problem, later.remedy),
-        };
+        if later.fault {
+            return findings.fault(name.at, problem, later.remedy);
+        }
+        findings.warn(name.at, problem, later.remedy);
     }
     check_value(&key.kind, key.name, value, path, findings);
 }

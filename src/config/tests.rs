@@ -111,7 +111,12 @@ const ROWS: &[(&[&str], &[&str])] = &[
     ),
     (
         &[L, U, "trusted: {hops: [10.0.0.0/40, fe80::/10, lan], authserv_id: 'a b'}\n"],
-        &["3:18 `hops` is `10.0.0.0/40`", "3:42 `hops` is `lan`", "3:61 `authserv_id` is `a b`"],
+        &[
+            "3:18 `hops` is `10.0.0.0/40`",
+            "3:42 `hops` is `lan`",
+            "3:61 `authserv_id` is `a b`",
+            "warning: 3:11 `hops` is not supported by this version yet",
+        ],
     ),
     (&[L, U, "store: {path: ''}\n"], &["3:15 `path` is ``"]),
     (
@@ -369,6 +374,15 @@ const ROWS: &[(&[&str], &[&str])] = &[
             "- {name: a, protocol: pop3, bind: '0.0.0.0:110', upstream: p, relay_domains: [], direction: inbound}\n",
         ],
         &["3:78 `relay_domains` has a meaning for SMTP only", "3:93 `direction` has a meaning for SMTP only"],
+    ),
+    (
+        &[L, U, "rules: {spamassassin: [local.cf]}\ntrusted: {hops: [lan]}\nadmin: {bind: 5}\n"],
+        &[
+            "3:9 `spamassassin` is not supported by this version yet",
+            "4:18 `hops` is `lan`",
+            "warning: 4:11 `hops` is not supported by this version yet",
+            "warning: 5:1 `admin` is not supported by this version yet",
+        ],
     ),
     // What stands in its own way.
     (

@@ -2,6 +2,19 @@
 //!
 //! Total: a broken message is a message plus [`Defect`]s. Nothing here waits, logs, counts or fails.
 
+mod defect;
+mod encoded_word;
 mod envelope;
+mod header;
+pub mod limits;
+mod message;
+mod mime;
+mod views;
 
+pub use defect::{Defect, DefectKind};
 pub use envelope::{Envelope, Recipient};
+pub use header::Header;
+pub(crate) use header::{Field, Fields};
+pub use message::Message;
+pub use mime::Part;
+pub use views::Views;

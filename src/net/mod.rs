@@ -12,4 +12,4 @@ pub use stream::{Stream, Transport};
 pub use tls::{
     CertificateFault, Certificates, ClientTls, RootsFault, ServerTls, TlsFacts, UpgradeError, Verify,
 };
-pub use upstream::{ConnectError, Upstream, UpstreamTls};
+pub use upstream::{ConnectError, Dial, Upstream, UpstreamTls};

@@ -131,6 +131,11 @@ impl Stream {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
+    /// Takes the stream out, to be consumed by an upgrade; what stays is at its end and loses what is written.
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())))
+    }
+
     /// The TLS session, when there is one.
     pub fn tls(&self) -> Option<&TlsFacts> {
         self.tls.as_deref()

@@ -27,6 +27,16 @@ pub enum UpstreamTls {
     Implicit(ClientTls),
 }
 
+/// How a connection to a server comes about.
+#[derive(Clone, Default)]
+pub enum Dial {
+    /// Over TCP.
+    #[default]
+    Tcp,
+    /// From a function: pipes, for tests without a network.
+    Pipe(Arc<dyn Fn() -> io::Result<Stream> + Send + Sync>),
+}
+
 /// A real server behind us, or several that are equal.
 pub struct Upstream {
     /// The name in the configuration.
@@ -35,6 +45,8 @@ pub struct Upstream {
     pub servers: Vec<String>,
     /// How its leg is encrypted.
     pub tls: UpstreamTls,
+    /// How a connection to a server comes about.
+    pub dial: Dial,
     /// How long one server may take to accept and to finish TLS.
     pub connect_timeout: Duration,
     /// Where the outcome is counted.
@@ -102,9 +114,14 @@ impl Upstream {
     }
 
     async fn reach(&self, server: &str) -> Result<Stream, Cause> {
-        let socket = TcpStream::connect(server).await?;
-        socket.set_nodelay(true)?;
-        let stream = Stream::new(socket);
+        let stream = match &self.dial {
+            Dial::Tcp => {
+                let socket = TcpStream::connect(server).await?;
+                socket.set_nodelay(true)?;
+                Stream::new(socket)
+            }
+            Dial::Pipe(open) => open()?,
+        };
         match &self.tls {
             UpstreamTls::Implicit(tls) => Ok(stream.connect_tls(tls, host_of(server)).await?),
             UpstreamTls::Off | UpstreamTls::StartTls(_) => Ok(stream),

@@ -24,7 +24,7 @@ impl DomainPattern {
 }
 
 /// Reads a pattern; none when it is not a domain.
-pub(super) fn pattern(text: &str) -> Option<DomainPattern> {
+pub fn pattern(text: &str) -> Option<DomainPattern> {
     match text.strip_prefix("*.") {
         Some(name) => domain(name).map(DomainPattern::Below),
         None => domain(text).map(DomainPattern::Exact),
@@ -32,7 +32,7 @@ pub(super) fn pattern(text: &str) -> Option<DomainPattern> {
 }
 
 /// A domain in lower-case A-labels: letters, digits and hyphens (RFC 5321 section 2.3.5), at most 253 octets. Addresses are not domains.
-pub(super) fn domain(text: &str) -> Option<String> {
+pub fn domain(text: &str) -> Option<String> {
     let name = ascii(text)?;
     let label = |label: &str| {
         (1..=63).contains(&label.len())
