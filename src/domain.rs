@@ -31,7 +31,8 @@ pub fn pattern(text: &str) -> Option<DomainPattern> {
     }
 }
 
-/// A domain in lower-case A-labels: letters, digits and hyphens (RFC 5321 section 2.3.5), at most 253 octets. Addresses are not domains.
+/// A domain in lower-case A-labels: letters, digits and hyphens (RFC 5321 section 2.3.5), at most 253 octets.
+/// Addresses are not domains.
 pub fn domain(text: &str) -> Option<String> {
     let name = ascii(text)?;
     let label = |label: &str| {
