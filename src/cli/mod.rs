@@ -2,6 +2,7 @@
 //!
 //! Exit status everywhere: 0 done, 1 something failed, 2 usage or configuration.
 
+pub mod check;
 pub mod quarantine;
 mod release;
 pub mod run;

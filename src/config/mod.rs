@@ -10,6 +10,7 @@
 
 mod assemble;
 mod ground;
+mod holder;
 mod keys;
 mod node;
 mod schema;
@@ -137,7 +138,7 @@ impl Config {
         if let Some(root) = &root {
             shape::check(&keys::FILE, root, "", &mut found);
         }
-        let nothing = node::Node::nothing();
+        let nothing = node::Node::empty(node::Place::default());
         // After a syntax error there is nothing to hold together.
         let mut unsaid = Findings::default();
         let heard = if root.is_some() { &mut found } else { &mut unsaid };
@@ -384,3 +385,6 @@ pub enum LogLevel {
     /// And every command.
     Trace,
 }
+
+#[cfg(test)]
+mod tests;
