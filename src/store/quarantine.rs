@@ -475,15 +475,25 @@ fn scan(root: &Path) -> Result<HashMap<QuarantineId, Found>, StoreError> {
     Ok(all)
 }
 
-/// Reads a state file; none means that nobody ever tried to release the message.
+/// Reads a state file. None means that nobody ever tried to release the message; from one that is unreadable nothing
+/// better can be concluded than that it may have been delivered.
 fn read_status(path: &Path) -> Result<Status, StoreError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),
         Err(error) => return Err(at("read", path)(error)),
     };
-    serde_json::from_slice(&text)
-        .map_err(|error| StoreError::Damaged { path: path.to_owned(), problem: error.to_string() })
+    Ok(serde_json::from_slice(&text).unwrap_or_else(|error| Status {
+        state: State::Releasing { since: written_at(path) },
+        attempts: 1,
+        last_error: Some(format!("its state file is damaged: {error}")),
+    }))
+}
+
+/// When a file was last written, as far as that can be said.
+fn written_at(path: &Path) -> Timestamp {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn not_found(id: &QuarantineId) -> StoreError {

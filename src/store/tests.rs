@@ -314,7 +314,8 @@ fn an_index_that_is_lost_or_damaged_is_rebuilt_with_its_states() {
         octets[4096..].fill(0xa5);
         fs::write(path, octets).unwrap();
     };
-    let damages: [(&str, &dyn Fn(&Path)); 5] = [
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let damages: [(&str, Damage<'_>); 5] = [
         ("deleted", &|path| fs::remove_file(path).unwrap()),
         ("emptied", &|path| fs::write(path, "").unwrap()),
         ("no database", &|path| fs::write(path, vec![b'x'; 8192]).unwrap()),
@@ -353,6 +354,18 @@ fn an_index_that_is_lost_or_damaged_is_rebuilt_with_its_states() {
         assert_eq!(*store.stamp_key().as_bytes(), key, "{words}");
         assert_eq!(store.journal().recent(9).unwrap().len(), 1, "{words}");
     }
+}
+
+#[test]
+fn an_index_is_not_moved_from_under_a_living_process() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let held = put(&store);
+    fs::write(scene.index(), vec![b'x'; 8192]).unwrap();
+    let error = Store::open(&scene.path).unwrap_err().to_string();
+    assert!(error.contains("stop the gateway and start it again"), "{error}");
+    drop(store);
+    check_whole(&scene.open(), &held, &["held"], "opened alone");
 }
 
 #[test]
@@ -454,6 +467,23 @@ fn what_a_crash_left_is_cleared_up_but_not_under_a_living_process() {
     let store = scene.open();
     assert_eq!(scene.files(), [format!("{}.held", held.id)]);
     check_whole(&store, &held, &["held"], "after clearing up");
+}
+
+#[test]
+fn a_message_whose_state_is_unreadable_may_have_been_delivered() {
+    let scene = Scene::new();
+    let held = put(&scene.open());
+    for lose_index in [false, true] {
+        if lose_index {
+            fs::remove_file(scene.index()).unwrap();
+        }
+        fs::write(scene.file(&held.id, "state"), "\0\0\0\0").unwrap();
+        let store = scene.open();
+        check_whole(&store, &held, &["unconfirmed"], "unreadable state");
+        let release = store.quarantine().begin_release(&held.id).unwrap();
+        store.quarantine().fail_release(release, "550 no").unwrap();
+        check_whole(&store, &held, &["held"], "written anew");
+    }
 }
 
 #[test]
@@ -666,6 +696,26 @@ fn what_the_store_makes_is_for_its_owner_only() {
         }
     }
     let scene = Scene::new();
+    let store = scene.open();
+    let held = put(&store);
+    let _ = store.quarantine().begin_release(&held.id).unwrap();
+    check(&scene.path);
+}
+
+#[test]
+fn what_root_makes_in_the_folder_of_another_user_belongs_to_that_user() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    fn check(path: &Path) {
+        assert_eq!(fs::metadata(path).unwrap().uid(), 4711, "{}", path.display());
+        if path.is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| check(&entry.unwrap().path()));
+        }
+    }
+    let scene = Scene::new();
+    fs::create_dir(&scene.path).unwrap();
+    if chown(&scene.path, Some(4711), Some(4711)).is_err() {
+        return; // Only root can try this.
+    }
     let store = scene.open();
     let held = put(&store);
     let _ = store.quarantine().begin_release(&held.id).unwrap();
