@@ -267,7 +267,7 @@ impl Desk<'_> {
             Err(Undelivered::Certain(why)) => {
                 let why = format!("it was not delivered: {why}");
                 quarantine.fail_release(release, &why).map_err(unnoted(why.clone()))?;
-                Err(("held", why))
+                Err((entry.status.state.as_str(), why))
             }
             Err(Undelivered::Doubtful(why)) => {
                 let why = format!("it may have been delivered: {why}");

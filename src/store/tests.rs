@@ -221,11 +221,7 @@ fn a_release_that_ended_is_remembered_whatever_fails() {
 #[test]
 fn a_failed_release_is_remembered_whatever_fails() {
     at_every_write_point(
-        |store| {
-            let held = put(store);
-            drop(store.quarantine().begin_release(&held.id).unwrap());
-            held
-        },
+        put,
         |store, held| {
             let release = store.quarantine().begin_release(&held.id);
             release.is_ok_and(|release| store.quarantine().fail_release(release, "550 no").is_ok())
@@ -482,7 +478,8 @@ fn a_message_whose_state_is_unreadable_may_have_been_delivered() {
         check_whole(&store, &held, &["unconfirmed"], "unreadable state");
         let release = store.quarantine().begin_release(&held.id).unwrap();
         store.quarantine().fail_release(release, "550 no").unwrap();
-        check_whole(&store, &held, &["held"], "written anew");
+        let status = store.quarantine().get(&held.id).unwrap().status;
+        assert_eq!((status.state.as_str(), status.last_error.as_deref()), ("unconfirmed", Some("550 no")));
     }
 }
 
@@ -578,6 +575,21 @@ fn two_hundred_messages_at_once_from_two_processes() {
     for entry in stores[0].quarantine().list(&Query { limit: 1000, ..Query::default() }).unwrap() {
         assert_eq!(stores[1].quarantine().open_body(&entry.held.id).unwrap().len(), message().len() as u64);
     }
+}
+
+#[test]
+fn a_failed_release_does_not_settle_the_doubt_of_an_earlier_one() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let (held, quarantine) = (put(&store), store.quarantine());
+    let end = |end: &dyn Fn(Release)| {
+        end(quarantine.begin_release(&held.id).unwrap());
+        quarantine.get(&held.id).unwrap().status.state.as_str()
+    };
+    assert_eq!(end(&|release| quarantine.fail_release(release, "421 later").unwrap()), "held");
+    assert_eq!(end(&|release| quarantine.doubt_release(release, "connection lost").unwrap()), "unconfirmed");
+    assert_eq!(end(&|release| quarantine.fail_release(release, "421 later").unwrap()), "unconfirmed");
+    assert_eq!(end(&|release| quarantine.confirm_release(release, "250 ok").unwrap()), "released");
 }
 
 #[test]
