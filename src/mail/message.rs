@@ -199,7 +199,12 @@ mod tests {
             "Hello there\nNote: x\n",
             &[D::NotAField, D::NoSeparator],
         );
-        check_header("just text\nand more\n", &[], "just text\nand more\n", &[D::NotAField, D::NoHeader, D::NotAField]);
+        check_header(
+            "just text\nand more\n",
+            &[],
+            "just text\nand more\n",
+            &[D::NotAField, D::NoHeader, D::NotAField],
+        );
         check_header("just text\n\nand more\n", &[], "just text\n\nand more\n", &[D::NotAField, D::NoHeader]);
         check_header("  x\nA: 1\n\nbody", &["", "A"], "body", &[D::LeadingContinuation]);
         check_header("From a@b Mon\nA: 1\n\nbody", &["", "A"], "body", &[D::MboxLine]);

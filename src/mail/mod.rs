@@ -2,6 +2,7 @@
 //!
 //! Total: a broken message is a message plus [`Defect`]s. Nothing here waits, logs, counts or fails.
 
+mod address;
 mod charset;
 mod content;
 mod defect;
@@ -15,6 +16,7 @@ mod message;
 mod mime;
 mod views;
 
+pub use address::Address;
 pub use defect::{Defect, DefectKind};
 pub use encoding::Encoding;
 pub use envelope::{Envelope, Recipient};
