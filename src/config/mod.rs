@@ -111,11 +111,16 @@ impl Config {
         Self::read_within(text, file, &around)
     }
 
-    /// Reads the configuration in a file and looks at the files it names; for `gatepost run`.
-    pub fn load(path: &Path) -> Result<Reading, Fault> {
+    /// Reads the configuration in a file, and looks at nothing else.
+    pub fn load_unseen(path: &Path) -> Result<Reading, Fault> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| unreadable(&file, &error))?;
-        let mut reading = Self::read(&text, &file);
+        Ok(Self::read(&text, &file))
+    }
+
+    /// Reads the configuration in a file and looks at the files it names; for `gatepost run`.
+    pub fn load(path: &Path) -> Result<Reading, Fault> {
+        let mut reading = Self::load_unseen(path)?;
         reading.check_files(SystemTime::now());
         Ok(reading)
     }
