@@ -3,6 +3,7 @@
 //! Here stands what the three protocols share: the handles a session needs ([`Gateway`]), the door it came in by
 //! ([`Listener`]), how it can end ([`End`]), and the drain. The conversations are in their own modules.
 
+pub mod imap;
 mod judge;
 pub mod pop3;
 pub mod smtp;

@@ -4,6 +4,7 @@
 //! knows that there is a network. What cannot be understood keeps its bytes, so that it can still be forwarded.
 
 pub mod dot;
+pub mod imap;
 pub mod line;
 pub mod pop3;
 pub mod sasl;
