@@ -143,7 +143,7 @@ class Lab:
         for sub in ("new", "cur"):
             found += self.maildir(user).glob(f"{sub}/*")
             found += self.maildir(user).glob(f".*/{sub}/*")
-        return sorted(found, key=lambda path: path.name)
+        return sorted(found, key=delivered_at)
 
     def queued(self):
         """Number of messages in Postfix's queue."""
@@ -582,6 +582,13 @@ def wait_until(condition, seconds, problem, step=0.05):
         if time.monotonic() > end:
             raise LabError(f"after {seconds} s: {problem()}")
         time.sleep(step)
+
+
+def delivered_at(path):
+    """Second and microsecond in a Maildir file's name, as Postfix and Dovecot write them."""
+    second, _, rest = path.name.partition(".")
+    micros = re.search(r"M(\d+)", rest)
+    return int(second) if second.isdigit() else 0, int(micros[1]) if micros else 0, path.name
 
 
 def read(path):

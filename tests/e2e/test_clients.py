@@ -35,13 +35,13 @@ class ClientCase(Case):
         self.assertEqual(without_trace(sent), without_trace(got))
 
     def fill(self, user, count):
-        """Puts messages into the mailbox without the gate."""
+        """Puts messages into the mailbox without the gate, one after the other: Postfix keeps no order by itself."""
         session = self.smtp(port=self.direct("mx"))
         made = [self.message(f"fill-{number}") for number in range(count)]
-        for raw in made:
+        for number, raw in enumerate(made, 1):
             transact(session, raw, f"{user}@example.org")
+            self.lab.wait_delivered(user, number)
         session.quit()
-        self.lab.wait_delivered(user, count)
         return made
 
 
