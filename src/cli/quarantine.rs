@@ -229,45 +229,51 @@ impl Desk<'_> {
 
     fn release(&mut self, ids: &[String], delivery: &mut dyn Delivery, json: bool) -> Result<(), Stop> {
         for entry in self.entries(ids)? {
-            let (result, detail) = self.release_one(&entry, delivery);
-            self.failed |= result != "released";
-            self.tell(&entry.held.id, result, &detail, json)?;
+            let id = &entry.held.id;
+            if let State::Releasing { .. } = entry.status.state {
+                writeln!(self.err, "{id}: it may have been delivered before; now it may arrive twice")?;
+            }
+            match self.release_one(&entry, delivery) {
+                Ok(reply) => self.tell(id, "released", &reply, json)?,
+                Err((state, why)) => {
+                    self.failed = true;
+                    self.tell(id, state, &why, json)?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Releases one message: the word for what it is afterwards, and a sentence about it.
-    fn release_one(&mut self, entry: &Entry, delivery: &mut dyn Delivery) -> (&'static str, String) {
+    /// Releases one message; the upstream's reply, or the state it is in now, and why.
+    fn release_one(
+        &self,
+        entry: &Entry,
+        delivery: &mut dyn Delivery,
+    ) -> Result<String, (&'static str, String)> {
         let (quarantine, id) = (self.store.quarantine(), &entry.held.id);
-        let kept = entry.status.state.as_str();
+        let unbegun = |error: StoreError| (entry.status.state.as_str(), error.to_string());
         // Looked through before anything begins: what is damaged is not delivered.
-        let body = match quarantine.open_body(id) {
-            Ok(body) => body,
-            Err(error) => return (kept, error.to_string()),
-        };
-        let release = match quarantine.begin_release(id) {
-            Ok(release) => release,
-            Err(error) => return (kept, error.to_string()),
+        let body = quarantine.open_body(id).map_err(unbegun)?;
+        let release = quarantine.begin_release(id).map_err(unbegun)?;
+        let unnoted = |what: String| {
+            move |error: StoreError| ("unconfirmed", format!("{what}, but that could not be noted: {error}"))
         };
         match delivery.deliver(release.held(), body) {
-            Ok(reply) => match quarantine.confirm_release(release, &reply) {
-                Ok(()) => ("released", reply),
-                Err(error) => (
-                    "unconfirmed",
-                    format!("it was delivered ({reply}), but that could not be noted: {error}"),
-                ),
-            },
-            Err(Undelivered::Certain(why)) => match quarantine.fail_release(release, &why) {
-                Ok(()) => ("held", format!("it was not delivered: {why}")),
-                Err(error) => (
-                    "unconfirmed",
-                    format!("it was not delivered ({why}), but that could not be noted: {error}"),
-                ),
-            },
+            Ok(reply) => {
+                let noted = quarantine.confirm_release(release, &reply);
+                noted.map_err(unnoted(format!("it was delivered ({reply})")))?;
+                Ok(reply)
+            }
+            Err(Undelivered::Certain(why)) => {
+                let why = format!("it was not delivered: {why}");
+                quarantine.fail_release(release, &why).map_err(unnoted(why.clone()))?;
+                Err((entry.status.state.as_str(), why))
+            }
             Err(Undelivered::Doubtful(why)) => {
+                let why = format!("it may have been delivered: {why}");
                 // It stays unconfirmed with or without this remark.
                 let _ = quarantine.doubt_release(release, &why);
-                ("unconfirmed", format!("it may have been delivered: {why}"))
+                Err(("unconfirmed", why))
             }
         }
     }
@@ -586,3 +592,309 @@ fn since_as_of(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 /// Of a message, so much is shown at most.
 const HEAD_OCTETS: u64 = 8192;
 const HEAD_LINES: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        mail::{Envelope, Recipient},
+        store::JournalId,
+    };
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: QuarantineArgs,
+    }
+
+    /// Answers with what it was given, and notes what was delivered.
+    struct Upstream {
+        answer: Result<String, Undelivered>,
+        delivered: Vec<Vec<u8>>,
+    }
+
+    impl Delivery for Upstream {
+        fn deliver(&mut self, held: &Held, mut body: Body) -> Result<String, Undelivered> {
+            assert_eq!(held.upstream, "exchange");
+            let mut octets = held.received.clone().into_bytes();
+            body.read_to_end(&mut octets).unwrap();
+            self.delivered.push(octets);
+            self.answer.clone()
+        }
+    }
+
+    const MESSAGE: &[u8] =
+        b"Subject: \x1b]0;owned\x07\r\nX: \xff\xc2\x9b2J\xe2\x80\xae\ttab\r\n\r\n.\r\nbody, \xc3\xbcml\rx\r\n";
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        store: Store,
+        upstream: Upstream,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(folder.path()).unwrap();
+            let upstream = Upstream { answer: Ok("250 2.0.0 taken".to_owned()), delivered: Vec::new() };
+            Self { folder, store, upstream }
+        }
+
+        fn put(&self) -> JournalId {
+            let recipient = |address: &str| Recipient { address: address.to_owned(), ..Recipient::default() };
+            let held = Held {
+                id: JournalId::new(),
+                at: Timestamp::now(),
+                listener: "mx".to_owned(),
+                upstream: "exchange".to_owned(),
+                envelope: Envelope {
+                    client: Some("192.0.2.7".parse().unwrap()),
+                    helo: Some("\u{1b}[2Jevil".to_owned()),
+                    sender: Some(String::new()),
+                    recipients: vec![recipient("bob@example.org"), recipient("eve@example.org")],
+                    ..Envelope::default()
+                },
+                received: "Received: by gate\r\n".to_owned(),
+                message_id: None,
+                subject: Some("Win \u{1b}[31m\u{9b}1m\u{202e}now\r\nX".to_owned()),
+                from: Some("Bank <a@example.net>".to_owned()),
+                len: MESSAGE.len() as u64,
+                class: Class::Certain,
+                points: 12.34,
+                required: 5.0,
+                rules: vec![("GTUBE".to_owned(), 1000.0)],
+            };
+            self.store.quarantine().put(&held, &mut &*MESSAGE).unwrap().id().clone()
+        }
+
+        /// Runs a command line: status, standard output, standard error.
+        fn run(&mut self, line: &[&str], answer: Option<&str>) -> (u8, Vec<u8>, String) {
+            let args = Line::try_parse_from([&["quarantine"], line].concat()).unwrap().args;
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut answers = answer.unwrap_or_default().as_bytes();
+            let mut desk = Desk {
+                store: &self.store,
+                out: &mut out,
+                err: &mut err,
+                answers: answer.is_some().then_some(&mut answers as &mut dyn BufRead),
+                failed: false,
+            };
+            let status = desk.run(&args.command, &mut self.upstream);
+            (status, out, String::from_utf8(err).unwrap())
+        }
+
+        fn text(&mut self, line: &[&str]) -> (u8, String) {
+            let (status, out, err) = self.run(line, None);
+            (status, String::from_utf8(out).unwrap() + &err)
+        }
+
+        fn state(&self, id: &JournalId) -> &'static str {
+            self.store.quarantine().get(id).unwrap().status.state.as_str()
+        }
+    }
+
+    /// Nothing in it does anything to a terminal.
+    #[track_caller]
+    fn check_harmless(text: &str) {
+        let bad = text.chars().find(|letter| is_unsafe(*letter) && !matches!(letter, '\n' | '\t'));
+        assert_eq!(bad, None, "{text:?}");
+    }
+
+    #[test]
+    fn the_table_is_readable_and_harmless() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.text(&["list"]), (0, "No held mail.\n".to_owned()));
+        let id = scene.put();
+        let (status, table) = scene.text(&["list"]);
+        check_harmless(&table);
+        assert_eq!(status, 0);
+        for shown in
+            [id.short(), "<>", "bob@example.org +1", "certain", "12.3", " B", "held", "Win \\u{1b}[31m"]
+        {
+            assert!(table.contains(shown), "{shown}: {table}");
+        }
+        assert!(table.lines().all(|line| line.chars().count() <= 190), "{table}");
+        scene.put();
+        assert!(scene.text(&["list", "--limit", "1"]).1.contains("There may be more"));
+        assert_eq!(scene.text(&["list", "--state", "released"]).1, "No held mail.\n");
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_and_harmless() {
+        let mut scene = Scene::new();
+        let id = scene.put();
+        for line in [&["list", "--json"][..], &["show", id.as_str(), "--json"]] {
+            let (status, text) = scene.text(line);
+            assert_eq!((status, text.lines().count()), (0, 1));
+            check_harmless(&text);
+            let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(object["id"], id.as_str());
+            assert_eq!(object["subject"], "Win \u{1b}[31m\u{9b}1m\u{202e}now\r\nX");
+            assert_eq!(object["recipients"], json!(["bob@example.org", "eve@example.org"]));
+            assert_eq!(object["hits"], json!([{ "rule": "GTUBE", "points": 1000.0 }]));
+            assert_eq!(object["state"], "held");
+        }
+    }
+
+    #[test]
+    fn show_spells_out_what_a_terminal_would_act_on() {
+        let mut scene = Scene::new();
+        let id = scene.put();
+        let (status, text) = scene.text(&["show", id.short()]);
+        assert_eq!(status, 0);
+        check_harmless(&text);
+        for shown in [
+            "GTUBE",
+            "192.0.2.7 as \\u{1b}[2Jevil",
+            "| Subject: \\u{1b}]0;owned\\u{7}\n",
+            "| X: \\xff\\u{9b}2J\\u{202e}\ttab\n",
+            "| .\n| body, üml\\rx",
+        ] {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
+        assert_eq!(scene.run(&["show", "--raw", id.short()], None), (0, MESSAGE.to_vec(), String::new()));
+    }
+
+    #[test]
+    fn a_long_message_is_shown_by_its_beginning() {
+        let mut scene = Scene::new();
+        let mut held = scene.store.quarantine().get(&scene.put()).unwrap().held;
+        for (message, lines, rest) in
+            [(vec![b'\n'; 1000], HEAD_LINES, "960 more octets"), (vec![b'x'; 10_000], 1, "1808 more octets")]
+        {
+            (held.id, held.len) = (JournalId::new(), message.len() as u64);
+            let _ = scene.store.quarantine().put(&held, &mut message.as_slice()).unwrap();
+            let (_, text) = scene.text(&["show", held.id.short()]);
+            assert!(text.contains(rest), "{text}");
+            assert_eq!(text.lines().filter(|line| line.starts_with("| ")).count(), lines);
+        }
+    }
+
+    #[test]
+    fn release_writes_down_how_the_delivery_ended() {
+        for (answer, status, state, told) in [
+            (Ok("250 2.0.0 ok \u{1b}[2J".to_owned()), 0, "released", "released; 250 2.0.0 ok \\u{1b}[2J"),
+            (Err(Undelivered::Certain("550 no".to_owned())), 1, "held", "held; it was not delivered: 550 no"),
+            (
+                Err(Undelivered::Doubtful("connection lost".to_owned())),
+                1,
+                "unconfirmed",
+                "unconfirmed; it may have been delivered: connection lost",
+            ),
+        ] {
+            let mut scene = Scene::new();
+            scene.upstream.answer = answer;
+            let id = scene.put();
+            let told = format!("{id}: {told}\n");
+            assert_eq!(scene.text(&["release", id.short()]), (status, told));
+            assert_eq!(scene.state(&id), state);
+            assert_eq!(scene.upstream.delivered, [[b"Received: by gate\r\n", MESSAGE].concat()]);
+            check_harmless(&scene.text(&["show", id.short()]).1);
+            // Once released it is not sent again; otherwise it may be.
+            scene.upstream.answer = Ok("250 ok".to_owned());
+            let again = scene.text(&["release", "--json", id.short()]);
+            assert_eq!(scene.upstream.delivered.len(), if state == "released" { 1 } else { 2 });
+            assert_eq!(again.0, if state == "released" { 1 } else { 0 });
+            assert!(again.1.contains(r#""result":"released""#), "{again:?}");
+            assert_eq!(again.1.contains("may arrive twice"), state == "unconfirmed");
+        }
+    }
+
+    #[test]
+    fn a_damaged_message_is_neither_shown_nor_delivered() {
+        let mut scene = Scene::new();
+        let id = scene.put();
+        let folder = scene.folder.path().join("quarantine").join(&id.as_str()[34..]);
+        let file = folder.join(format!("{id}.held"));
+        let mut octets = std::fs::read(&file).unwrap();
+        *octets.last_mut().unwrap() ^= 1;
+        std::fs::write(file, octets).unwrap();
+        for (command, told) in [("show", "is damaged"), ("release", "held; ")] {
+            let (status, text) = scene.text(&[command, id.short()]);
+            assert_eq!(status, 1);
+            assert!(text.contains(told) && text.contains("is damaged"), "{text}");
+        }
+        assert_eq!((scene.state(&id), scene.upstream.delivered.len()), ("held", 0));
+        std::fs::remove_dir_all(folder).unwrap();
+        assert!(scene.text(&["list"]).1.contains("missing"));
+        let (status, text) = scene.text(&["show", id.short()]);
+        assert_eq!(status, 0);
+        assert!(text.contains("its file is missing"), "{text}");
+    }
+
+    #[test]
+    fn delete_asks_before_it_acts() {
+        let gone = |scene: &Scene, id: &JournalId| scene.store.quarantine().get(id).is_err();
+        for (options, answer, status, deleted) in [
+            (&["delete"][..], Some("y\n"), 0, true),
+            (&["delete"], Some("YES\n"), 0, true),
+            (&["delete"], Some("\n"), 1, false),
+            (&["delete"], Some("n\n"), 1, false),
+            (&["delete"], Some(""), 1, false),
+            (&["delete"], None, 2, false),
+            (&["delete", "--yes"], None, 0, true),
+            (&["delete", "--yes", "--json"], None, 0, true),
+        ] {
+            let mut scene = Scene::new();
+            let (one, other) = (scene.put(), scene.put());
+            let line = [options, &[one.short(), one.as_str()]].concat();
+            let (actual, _, err) = scene.run(&line, answer);
+            assert_eq!((actual, gone(&scene, &one)), (status, deleted), "{options:?} {answer:?}: {err}");
+            assert_eq!(err.contains("Delete 1 message for good?"), answer.is_some(), "{err}");
+            check_harmless(&err);
+            assert!(!gone(&scene, &other));
+        }
+    }
+
+    #[test]
+    fn what_names_no_message_is_refused_before_anything_is_done() {
+        let mut scene = Scene::new();
+        let id = scene.put();
+        scene.put();
+        let start = &id.as_str()[..8];
+        for (name, status, told) in [
+            ("../../etc/passwd", 2, "is not a message id"),
+            ("short", 2, "is not a message id"),
+            (start, 2, "begins or ends more than one"),
+            ("ffffffffffff", 1, "is not in the quarantine"),
+        ] {
+            for command in
+                [&["show", name][..], &["release", id.short(), name], &["delete", "--yes", id.short(), name]]
+            {
+                let (actual, text) = scene.text(command);
+                assert_eq!(actual, status, "{command:?}");
+                assert!(text.contains(told), "{text}");
+            }
+        }
+        assert_eq!((scene.state(&id), scene.upstream.delivered.len()), ("held", 0));
+    }
+
+    #[test]
+    fn moments_are_dates_times_or_ages() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        for (text, wanted) in [
+            ("2026-11-01T08:00:00Z", Some("2026-11-01T08:00:00Z")),
+            ("12h", Some("2026-11-22T00:00:00Z")),
+            ("7d", Some("2026-11-15T12:00:00Z")),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            let since = since_as_of(text, now).ok().map(|at| at.to_string());
+            assert_eq!(since.as_deref(), wanted, "{text}");
+        }
+        assert!(since_as_of("2026-11-01", now).is_ok());
+    }
+
+    #[test]
+    fn ages_and_sizes_are_short() {
+        let now = Timestamp::now();
+        for (seconds, wanted) in [(-5, "0s"), (59, "59s"), (60, "1m"), (7199, "1h"), (172_800, "2d")] {
+            assert_eq!(age(now - jiff::SignedDuration::from_secs(seconds), now), wanted);
+        }
+        for (len, wanted) in [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (5_250_000, "5.2 MB")] {
+            assert_eq!(size(len), wanted);
+        }
+    }
+}

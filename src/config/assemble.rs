@@ -11,7 +11,7 @@ use super::{
     domain::{domain, pattern},
     ground::Claim,
     keys,
-    node::{Node, Place},
+    node::{Name, Node, Place},
     shape::{Findings, Section},
     spelling,
 };
@@ -27,7 +27,7 @@ use crate::{
 pub(super) fn assemble(root: &Node, file: Arc<str>, found: &mut Findings) -> (Config, Vec<Claim>) {
     let root = Section::new(&keys::FILE, root);
     let folder = std::path::Path::new(&*file).parent().map(PathBuf::from).unwrap_or_default();
-    let mut reader = Reader { folder, found, claims: Vec::new(), addresses: Vec::new() };
+    let mut reader = Reader { folder, found, claims: Vec::new(), addresses: Vec::new(), servers: Vec::new() };
     let upstreams: Vec<_> = root
         .named("upstreams", &keys::UPSTREAM)
         .into_iter()
@@ -39,11 +39,10 @@ pub(super) fn assemble(root: &Node, file: Arc<str>, found: &mut Findings) -> (Co
         policies: policies.iter().map(|policy| policy.set.name.clone()).collect(),
     };
     let listeners = reader.listeners(root, &names);
-    for (name, upstream) in &upstreams {
-        if !listeners.iter().any(|listener| listener.upstream == upstream.name) {
-            let remedy = "remove it, or lead a listener to it";
-            reader.found.warn(name.at, format!("no listener uses the upstream `{}`", name.text), remedy);
-        }
+    // Where a listener's upstream is not known, the one that seems unused may be the one that is meant.
+    let led = |listener: &Listener| upstreams.iter().any(|(_, upstream)| upstream.name == listener.upstream);
+    if !listeners.is_empty() && listeners.iter().all(led) {
+        reader.unused(&upstreams, &listeners);
     }
     let config = Config {
         file,
@@ -58,6 +57,8 @@ pub(super) fn assemble(root: &Node, file: Arc<str>, found: &mut Findings) -> (Co
         log: log(root.section("log")),
         limits: limits(root.section("limits")),
     };
+    reader.loops();
+    reader.too_small(root.section("limits"), &config.limits);
     (config, reader.claims)
 }
 
@@ -73,12 +74,18 @@ struct Reader<'a> {
     claims: Vec<Claim>,
     /// Every address that is bound, by whom.
     addresses: Vec<(SocketAddr, Place, String)>,
+    /// Every upstream's server that is written as an address.
+    servers: Vec<(SocketAddr, Place)>,
 }
 
 impl Reader<'_> {
     fn upstream(&mut self, name: &str, section: Section<'_>) -> Upstream {
         let servers = section.all("servers", spelling::server);
         self.not_empty(&section, "servers", "write at least one `host:port`");
+        for (server, at) in &servers {
+            let address = server.host.parse().map(|host| SocketAddr::new(host, server.port));
+            self.servers.extend(address.ok().map(|address| (address, *at)));
+        }
         let tls = section.section("tls");
         let ca = self.path(&tls, "ca");
         self.claims.extend(ca.clone().map(|(path, at)| Claim::Authorities(path, at)));
@@ -92,6 +99,35 @@ impl Reader<'_> {
                 ca: ca.map(|(path, _)| path),
                 server_name: tls.value("server_name", spelling::host_name),
             },
+        }
+    }
+
+    /// A server at which we listen ourselves would have every message come back for ever.
+    fn loops(&mut self) {
+        for (server, at) in &self.servers {
+            let ours = |bound: &SocketAddr| {
+                let all = bound.ip().is_unspecified() && server.ip().is_loopback();
+                bound.port() == server.port()
+                    && bound.is_ipv4() == server.is_ipv4()
+                    && (all || bound.ip() == server.ip())
+            };
+            if let Some((_, first, owner)) = self.addresses.iter().find(|(bound, ..)| ours(bound)) {
+                let problem = format!("`{server}` leads back to {owner} in line {}", first.line);
+                self.found.fault(
+                    *at,
+                    problem,
+                    "name the mail server; if it is on this machine, move it to another port",
+                );
+            }
+        }
+    }
+
+    fn unused(&mut self, upstreams: &[(&Name, Upstream)], listeners: &[Listener]) {
+        for (name, upstream) in upstreams {
+            if !listeners.iter().any(|listener| listener.upstream == upstream.name) {
+                let problem = format!("no listener uses the upstream `{}`", name.text);
+                self.found.warn(name.at, problem, "remove it, or lead a listener to it");
+            }
         }
     }
 
@@ -285,7 +321,7 @@ impl Reader<'_> {
 
     fn rules(&mut self, section: Section<'_>) -> Rules {
         let mut read = |key| {
-            let paths = section.all(key, |text| (!text.is_empty()).then(|| self.folder.join(text)));
+            let paths = section.all(key, |text| Some(self.folder.join(text)));
             self.claims.extend(paths.iter().map(|(path, at)| Claim::Rules(path.clone(), *at)));
             paths.into_iter().map(|(path, _)| path).collect()
         };
@@ -293,11 +329,20 @@ impl Reader<'_> {
     }
 
     fn store(&mut self, section: Section<'_>) -> Store {
-        let path = section.value("path", |text| (!text.is_empty()).then(|| self.folder.join(text)));
+        let path = section.value("path", |text| Some(self.folder.join(text)));
         let path = path.unwrap_or_default();
         let at = if section.node("path").is_some() { section.place("path") } else { Place::default() };
         self.claims.push(Claim::Store(path.clone(), at));
         Store { path }
+    }
+
+    fn too_small(&mut self, section: Section<'_>, limits: &Limits) {
+        for (key, value, least, why) in least(limits) {
+            if value < least.0 {
+                let problem = format!("`{key}` is less than {}", least.1);
+                self.found.warn(section.place(key), problem, why);
+            }
+        }
     }
 
     fn metrics(&mut self, section: Section<'_>) -> Option<Metrics> {
@@ -332,7 +377,7 @@ impl Reader<'_> {
     }
 
     fn path(&self, section: &Section<'_>, key: &str) -> Option<(PathBuf, Place)> {
-        let path = section.value(key, |text| (!text.is_empty()).then(|| self.folder.join(text)))?;
+        let path = section.value(key, |text| Some(self.folder.join(text)))?;
         Some((path, section.place(key)))
     }
 }
@@ -431,6 +476,54 @@ fn limits(section: Section<'_>) -> Limits {
         drain_timeout: duration,
         judging_parallel: count,
     )
+}
+
+/// Limits under which sound peers suffer: key, value, least value and its spelling, and why.
+fn least(limits: &Limits) -> [(&'static str, u64, (u64, &'static str), &'static str); 7] {
+    [
+        (
+            "message_bytes",
+            limits.message_bytes,
+            (65_536, "64 KiB"),
+            "every server takes that much (RFC 5321 section 4.5.3.1.7)",
+        ),
+        (
+            "command_line_bytes",
+            limits.command_line_bytes,
+            (512, "512"),
+            "every server takes that much (RFC 5321 section 4.5.3.1.4)",
+        ),
+        (
+            "sasl_line_bytes",
+            limits.sasl_line_bytes,
+            (12_288, "12288"),
+            "Kerberos tickets need it (RFC 4954 section 4)",
+        ),
+        (
+            "imap_line_bytes",
+            limits.imap_line_bytes,
+            (8_192, "8192"),
+            "clients send that much (RFC 7162 section 4)",
+        ),
+        (
+            "recipients",
+            limits.recipients,
+            (100, "100"),
+            "every server takes that many (RFC 5321 section 4.5.3.1.8)",
+        ),
+        (
+            "pop3_idle_timeout",
+            limits.pop3_idle_timeout.as_secs(),
+            (600, "10m"),
+            "clients count on it (RFC 1939 section 3)",
+        ),
+        (
+            "imap_idle_timeout",
+            limits.imap_idle_timeout.as_secs(),
+            (1_800, "30m"),
+            "clients count on it (RFC 9051 section 5.4)",
+        ),
+    ]
 }
 
 fn protocol(text: &str) -> Option<Protocol> {

@@ -12,7 +12,11 @@ use std::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{node::Place, shape::Findings};
+use super::{
+    holder::{self, Holder},
+    node::Place,
+    shape::Findings,
+};
 use crate::net::Certificates;
 
 /// How long before a certificate's end it is spoken of.
@@ -154,26 +158,46 @@ fn unreadable(path: &Path, at: Place, error: &io::Error, found: &mut Findings) {
     found.fault(at, format!("`{}` {problem}", path.display()), remedy);
 }
 
-/// Checks a claim about an address; others are left alone.
+/// Checks a claim about an address; others are left alone. An address that a running Gatepost
+/// holds is only a warning.
 pub(super) fn check_port(claim: &Claim, found: &mut Findings) {
     let Claim::Port(address, at) = claim else { return };
     let Err(error) = bind(*address) else { return };
-    let (problem, remedy) = match error.kind() {
-        io::ErrorKind::AddrInUse => (
-            "is in use".to_owned(),
-            "if a running Gatepost holds it, all is well; otherwise stop what does (`ss -ltnp` names it), or take another port",
+    match error.kind() {
+        io::ErrorKind::AddrInUse => in_use(*address, *at, found),
+        io::ErrorKind::PermissionDenied => found.fault(
+            *at,
+            format!("`{address}` needs a privilege"),
+            "ports below 1024 need CAP_NET_BIND_SERVICE, which a systemd unit can give; or take a higher port",
         ),
-        io::ErrorKind::PermissionDenied => (
-            "needs a privilege".to_owned(),
-            "ports below 1024 need CAP_NET_BIND_SERVICE (the systemd unit gives it); or take a higher port",
+        io::ErrorKind::AddrNotAvailable => found.fault(
+            *at,
+            format!("`{address}` is not an address of this machine"),
+            "`ip address` lists them; `0.0.0.0` and `\"[::]\"` stand for all of them",
         ),
-        io::ErrorKind::AddrNotAvailable => (
-            "is not an address of this machine".to_owned(),
-            "`ip address` lists them; `0.0.0.0` and `[::]` are all of them",
+        _ => found.fault(*at, format!("`{address}` cannot be bound: {error}"), "take another address or port"),
+    }
+}
+
+fn in_use(address: SocketAddr, at: Place, found: &mut Findings) {
+    match holder::of(address) {
+        Some(Holder { name, process }) if name == env!("CARGO_PKG_NAME") => found.warn(
+            at,
+            format!("`{address}` is held by the running Gatepost (process {process})"),
+            "nothing, if that is the one this configuration is for",
         ),
-        _ => (format!("cannot be bound: {error}"), "take another address or port"),
-    };
-    found.fault(*at, format!("`{address}` {problem}"), remedy);
+        Some(Holder { name, process }) => found.fault(
+            at,
+            format!("`{address}` is in use by `{name}` (process {process})"),
+            "stop it, or take another address or port",
+        ),
+        None => found.fault(
+            at,
+            format!("`{address}` is in use"),
+            "if a running Gatepost holds it, all is well; otherwise stop what does (`ss -ltnp` as root names it), \
+             or take another port",
+        ),
+    }
 }
 
 /// As the gateway binds: IPv6 without IPv4, and not held up by connections that are going down.

@@ -77,8 +77,8 @@ impl Kind {
             Self::Text => "a text",
             Self::Label => "a name of letters, digits, `-`, `_` and `.`",
             Self::Switch => "`true` or `false`",
-            Self::Size => "a size such as `4096`, `256 KiB` or `16 MiB`",
-            Self::Duration => "a time span such as `5s`, `5m` or `1h`",
+            Self::Size => "a size above zero such as `4096`, `256 KiB` or `16 MiB`",
+            Self::Duration => "a time span above zero such as `5s`, `5m` or `1h`",
             Self::Count => "a whole number",
             Self::CountFromOne => "a whole number from 1 on",
             Self::Points => "a number of points such as `5.0`",
@@ -153,6 +153,13 @@ pub(super) const LATER: &[Later] = &[
         &["proxy-v1", "proxy-v2", "xclient", "xforward", "id", "source"],
         "remove it, or write `none`",
     ),
+    later("rules.spamassassin", &[], "remove it, and write the rules as files under `paths`"),
+    Later {
+        path: "trusted.hops",
+        words: &[],
+        remedy: "remove it, or leave it for later: no check asks for it",
+        fault: false,
+    },
     later("store.kind", &["shared"], "use `embedded`"),
     later("store.redis", &[], "remove it; the store is embedded"),
     later("store.objects", &[], "remove it; the store is embedded"),
@@ -285,7 +292,7 @@ pub(super) const CERTIFICATE: Table = Table {
 };
 
 const PROXY_PROTOCOL: Table = Table {
-    what: "the PROXY protocol",
+    what: "`accept_proxy_protocol`",
     keys: &[key("from", Kind::List(&Kind::Network), Required, "The networks that are believed.")],
 };
 
@@ -344,7 +351,7 @@ pub(super) const POLICY: Table = Table {
 };
 
 const THRESHOLDS: Table = Table {
-    what: "the thresholds",
+    what: "`thresholds`",
     keys: &[
         key("unsure", Kind::Points, Is("3.0"), "From this score on a message is `unsure`."),
         key("spam", Kind::Points, Is("5.0"), "From this score on a message is `spam`."),
@@ -442,7 +449,7 @@ const IMAP: Table = Table {
 };
 
 const STAMP: Table = Table {
-    what: "the stamp",
+    what: "`stamp`",
     keys: &[
         key(
             "headers",
@@ -462,7 +469,7 @@ const STAMP: Table = Table {
 };
 
 const RULES: Table = Table {
-    what: "the rules",
+    what: "`rules`",
     keys: &[
         key(
             "paths",
@@ -475,7 +482,7 @@ const RULES: Table = Table {
 };
 
 const TRUSTED: Table = Table {
-    what: "the trusted",
+    what: "`trusted`",
     keys: &[
         key("hops", Kind::OneOrMore(&Kind::Network), Absent, "Networks whose Received lines are believed."),
         key("authserv_id", Kind::Domain, Told("the hostname"), "Our name in Authentication-Results."),
@@ -483,7 +490,7 @@ const TRUSTED: Table = Table {
 };
 
 const STORE: Table = Table {
-    what: "the store",
+    what: "`store`",
     keys: &[
         key(
             "kind",
@@ -498,7 +505,7 @@ const STORE: Table = Table {
 };
 
 const METRICS: Table = Table {
-    what: "the metrics",
+    what: "`metrics`",
     keys: &[
         key("bind", Kind::Address, Required, "Where they are served, over plain HTTP."),
         key("rules", Kind::RuleSeries, Is("top-200"), "How many rules have series of their own."),
@@ -506,7 +513,7 @@ const METRICS: Table = Table {
 };
 
 const LOG: Table = Table {
-    what: "the log",
+    what: "`log`",
     keys: &[
         key(
             "format",
@@ -524,7 +531,7 @@ const LOG: Table = Table {
 };
 
 pub(super) const LIMITS: Table = Table {
-    what: "the limits",
+    what: "`limits`",
     keys: &[
         key(
             "sessions",

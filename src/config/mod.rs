@@ -10,6 +10,7 @@
 
 mod assemble;
 mod ground;
+mod holder;
 mod keys;
 mod node;
 mod schema;
@@ -110,11 +111,16 @@ impl Config {
         Self::read_within(text, file, &around)
     }
 
-    /// Reads the configuration in a file and looks at the files it names; for `gatepost run`.
-    pub fn load(path: &Path) -> Result<Reading, Fault> {
+    /// Reads the configuration in a file, and looks at nothing else.
+    pub fn load_unseen(path: &Path) -> Result<Reading, Fault> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| unreadable(&file, &error))?;
-        let mut reading = Self::read(&text, &file);
+        Ok(Self::read(&text, &file))
+    }
+
+    /// Reads the configuration in a file and looks at the files it names; for `gatepost run`.
+    pub fn load(path: &Path) -> Result<Reading, Fault> {
+        let mut reading = Self::load_unseen(path)?;
         reading.check_files(SystemTime::now());
         Ok(reading)
     }
@@ -137,7 +143,7 @@ impl Config {
         if let Some(root) = &root {
             shape::check(&keys::FILE, root, "", &mut found);
         }
-        let nothing = node::Node::nothing();
+        let nothing = node::Node::empty(node::Place::default());
         // After a syntax error there is nothing to hold together.
         let mut unsaid = Findings::default();
         let heard = if root.is_some() { &mut found } else { &mut unsaid };
@@ -384,3 +390,6 @@ pub enum LogLevel {
     /// And every command.
     Trace,
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,8 +28,9 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) const fn nothing() -> Self {
-        Self { at: Place { line: 0, column: 0 }, kind: NodeKind::Nothing }
+    /// A mapping without keys.
+    pub(super) const fn empty(at: Place) -> Self {
+        Self { at, kind: NodeKind::Map(Vec::new()) }
     }
 
     /// Whether it is a list without items.
@@ -54,6 +55,7 @@ pub(super) enum NodeKind {
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     pub(super) at: Place,
+    /// Control characters are escaped: no known key has any.
     pub(super) text: String,
 }
 
@@ -66,9 +68,9 @@ pub(super) struct Scalar {
 }
 
 impl Scalar {
-    /// How messages name it: as it is written in the file.
-    pub(super) fn written(&self) -> &str {
-        self.written.as_deref().unwrap_or(&self.text)
+    /// How messages name it: as it is written in the file, with control characters made visible.
+    pub(super) fn written(&self) -> String {
+        visible(self.written.as_deref().unwrap_or(&self.text))
     }
 }
 
@@ -76,6 +78,12 @@ impl fmt::Debug for Scalar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.written())
     }
+}
+
+/// A text with its control characters escaped.
+pub(super) fn visible(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
 }
 
 /// What the file may refer to besides itself.
@@ -118,7 +126,6 @@ pub(super) fn read(text: &str, around: &Surroundings<'_>, found: &mut Vec<Findin
             }
         }
     }
-    let empty = Node { at: Place { line: 1, column: 1 }, kind: NodeKind::Map(Vec::new()) };
     let mut reader =
         Reader { events: events.into_iter(), anchors: HashMap::new(), nodes: 0, documents: 0, around, found };
     let mut root = None;
@@ -132,8 +139,8 @@ pub(super) fn read(text: &str, around: &Surroundings<'_>, found: &mut Vec<Findin
             }
         }
     }
-    let root = root.unwrap_or_else(|| empty.clone());
-    Some(if matches!(root.kind, NodeKind::Nothing) { empty } else { root })
+    let written = root.filter(|root| !matches!(root.kind, NodeKind::Nothing));
+    Some(written.unwrap_or(Node::empty(Place { line: 1, column: 1 })))
 }
 
 struct Reader<'a, 'text> {
@@ -208,7 +215,7 @@ impl Reader<'_, '_> {
     fn name(&mut self, event: Event<'_>, span: &Span) -> Option<Name> {
         let at = place(span);
         if let Event::Scalar(text, ..) = event {
-            return Some(Name { at, text: text.into_owned() });
+            return Some(Name { at, text: visible(&text) });
         }
         self.node(event, span);
         self.report(at, "a key that is not a word".into(), "write `key: value`");

@@ -32,8 +32,7 @@ pub(super) fn check(table: &Table, node: &Node, path: &str, findings: &mut Findi
         NodeKind::Map(entries) => entries,
         NodeKind::Broken => return,
         _ => {
-            let names: Vec<_> = table.keys.iter().map(|key| key.name).collect();
-            let remedy = format!("write `key: value` lines; the keys are {}", list(&names));
+            let remedy = format!("write `key: value` lines; the keys are {}", names(table));
             return findings.fault(
                 node.at,
                 format!("{} is a mapping, not {}", table.what, shown(node)),
@@ -51,10 +50,9 @@ pub(super) fn check(table: &Table, node: &Node, path: &str, findings: &mut Findi
             None => unknown_key(table, name, findings),
         }
     }
-    for key in table.keys {
-        let missing =
-            matches!(key.default, Otherwise::Required) && !entries.iter().any(|(n, _)| n.text == key.name);
-        if missing {
+    for key in table.keys.iter().filter(|key| matches!(key.default, Otherwise::Required)) {
+        let meant = |name: &Name| name.text == key.name || guess(table, &name.text) == Some(key.name);
+        if !entries.iter().any(|(name, _)| meant(name)) {
             let remedy = format!("add `{}`: {}", key.name, key.doc);
             findings.fault(node.at, format!("{} has no `{}`", table.what, key.name), remedy);
         }
@@ -65,11 +63,15 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// The known key that an unknown one is meant to be.
+fn guess(table: &Table, name: &str) -> Option<&'static str> {
+    nearest(name, table.keys.iter().map(|key| key.name))
+}
+
 fn unknown_key(table: &Table, name: &Name, findings: &mut Findings) {
-    let names: Vec<_> = table.keys.iter().map(|key| key.name).collect();
-    let remedy = match nearest(&name.text, names.iter().copied()) {
+    let remedy = match guess(table, &name.text) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("the keys of {} are {}", table.what, list(&names)),
+        None => format!("the keys of {} are {}", table.what, names(table)),
     };
     findings.fault(name.at, format!("unknown key `{}`", name.text), remedy);
 }
@@ -77,10 +79,10 @@ fn unknown_key(table: &Table, name: &Name, findings: &mut Findings) {
 fn check_key(key: &Key, name: &Name, value: &Node, path: &str, findings: &mut Findings) {
     if let Some(later) = LATER.iter().find(|later| later.path == path && later.words.is_empty()) {
         let problem = format!("`{}` is not supported by this version yet", name.text);
-        return match later.fault {
-            true => findings.fault(name.at, problem, later.remedy),
-            false => findings.warn(name.at, problem, later.remedy),
-        };
+        if later.fault {
+            return findings.fault(name.at, problem, later.remedy);
+        }
+        findings.warn(name.at, problem, later.remedy);
     }
     check_value(&key.kind, key.name, value, path, findings);
 }
@@ -89,6 +91,9 @@ fn check_value(kind: &Kind, name: &str, value: &Node, path: &str, findings: &mut
     match (kind, &value.kind) {
         (Kind::Anything, _) | (_, NodeKind::Broken) => {}
         (Kind::Section(table), NodeKind::Map(_)) => check(table, value, path, findings),
+        // All its keys may have been switched off.
+        (Kind::Section(table), NodeKind::Nothing) => check(table, &Node::empty(value.at), path, findings),
+        (Kind::Named(_), NodeKind::Nothing) => {}
         (Kind::Named(table), NodeKind::Map(entries)) => check_named(table, entries, path, findings),
         (Kind::List(item) | Kind::OneOrMore(item), NodeKind::List(items)) => {
             for value in items {
@@ -97,16 +102,16 @@ fn check_value(kind: &Kind, name: &str, value: &Node, path: &str, findings: &mut
         }
         (Kind::OneOrMore(item), NodeKind::Scalar(_)) => check_value(item, name, value, path, findings),
         (Kind::Word(words), NodeKind::Scalar(word)) => {
-            check_word(words, name, value.at, word, path, findings)
+            check_word(words, name, value.at, word, path, findings);
         }
         (kind, NodeKind::Scalar(scalar)) if kind.accepts(&scalar.text) => {}
         (_, NodeKind::Nothing) => {
-            let remedy = format!("write {}, or remove the key", kind.expected());
+            let remedy = format!("write {}, or remove the key", wanted(kind));
             findings.fault(value.at, format!("`{name}` has no value"), remedy);
         }
         _ => {
             let problem = format!("`{name}` is {}", shown(value));
-            findings.fault(value.at, problem, format!("write {}{}", kind.expected(), quotes(value)));
+            findings.fault(value.at, problem, format!("write {}{}", wanted(kind), quotes(kind, value)));
         }
     }
 }
@@ -122,7 +127,7 @@ fn check_named(table: &Table, entries: &[(Name, Node)], path: &str, findings: &m
         }
         match value.kind {
             NodeKind::Nothing => {
-                check(table, &Node { at: name.at, kind: NodeKind::Map(Vec::new()) }, path, findings);
+                check(table, &Node::empty(name.at), path, findings);
             }
             _ => check(table, value, path, findings),
         }
@@ -139,9 +144,10 @@ fn check_word(words: &Words, name: &str, at: Place, word: &Scalar, path: &str, f
     if words.words.contains(&text) {
         return;
     }
-    let known = list(&supported(words, path));
+    let supported = supported(words, path);
+    let known = list(&supported);
     let instead = words.instead.iter().find(|(elsewhere, _)| *elsewhere == text).map(|(_, here)| *here);
-    let remedy = match instead.or_else(|| nearest(text, words.words.iter().copied())) {
+    let remedy = match instead.or_else(|| nearest(text, supported.iter().copied())) {
         Some(here) if instead.is_some() => format!("use `{here}`; possible here: {known}"),
         Some(near) => format!("did you mean `{near}`? possible: {known}"),
         None => format!("possible: {known}"),
@@ -169,17 +175,29 @@ pub(super) fn supported(words: &Words, path: &str) -> Vec<&'static str> {
 fn shown(node: &Node) -> String {
     match &node.kind {
         NodeKind::Nothing | NodeKind::Broken => "empty".into(),
-        NodeKind::Scalar(scalar) => format!("`{}`", scalar.written().trim_end()),
+        NodeKind::Scalar(scalar) => format!("`{}`", scalar.written()),
         NodeKind::List(_) => "a list".into(),
         NodeKind::Map(_) => "a mapping".into(),
     }
 }
 
-fn quotes(node: &Node) -> &'static str {
-    match node.kind {
-        NodeKind::List(_) | NodeKind::Map(_) => "; a text that begins with [ or { needs quotes",
+fn wanted(kind: &Kind) -> String {
+    match kind {
+        Kind::Section(table) => format!("a mapping with the keys {}", names(table)),
+        kind => kind.expected().to_owned(),
+    }
+}
+
+fn quotes(kind: &Kind, node: &Node) -> &'static str {
+    match (kind, &node.kind) {
+        (Kind::List(_) | Kind::OneOrMore(_) | Kind::Section(_) | Kind::Named(_), _) => "",
+        (_, NodeKind::List(_) | NodeKind::Map(_)) => "; a text that begins with [ or { needs quotes",
         _ => "",
     }
+}
+
+fn names(table: &Table) -> String {
+    list(&table.keys.iter().map(|key| key.name).collect::<Vec<_>>())
 }
 
 fn list(words: &[&str]) -> String {
@@ -239,10 +257,19 @@ impl<'a> Section<'a> {
             None => &[],
         };
         let sound = |node: &Node| match &node.kind {
-            NodeKind::Scalar(scalar) => parse(&scalar.text).map(|value| (value, node.at)),
+            NodeKind::Scalar(scalar) if self.accepts(name, &scalar.text) => {
+                parse(&scalar.text).map(|value| (value, node.at))
+            }
             _ => None,
         };
         nodes.iter().filter_map(sound).collect()
+    }
+
+    fn accepts(&self, name: &str, text: &str) -> bool {
+        self.table.keys.iter().find(|key| key.name == name).is_some_and(|key| match key.kind {
+            Kind::List(item) | Kind::OneOrMore(item) => item.accepts(text),
+            kind => kind.accepts(text),
+        })
     }
 
     /// The section under the key; empty where none is written.

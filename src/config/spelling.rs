@@ -66,6 +66,7 @@ pub(super) fn server(text: &str) -> Option<Server> {
     let port = count(port).and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)?;
     let host = match host.strip_prefix('[') {
         Some(inner) => inner.strip_suffix(']').filter(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())?,
+        None if host.contains(':') => return None,
         None => host,
     };
     host_name(host).map(|host| Server { host, port })

@@ -31,8 +31,6 @@ pub enum DefectKind {
     MixedLineEnds,
     /// A line is longer than 998 octets (RFC 5322 section 2.1.1).
     LongLine,
-    /// An encoded word is broken (RFC 2047).
-    BadEncodedWord,
     /// A Content-Type that cannot be read; it was taken as text/plain.
     BadContentType,
     /// A parameter stands twice in one Content-Type or Content-Disposition.
@@ -79,7 +77,6 @@ impl DefectKind {
             Self::BareCr => "bare-cr",
             Self::MixedLineEnds => "mixed-line-ends",
             Self::LongLine => "long-line",
-            Self::BadEncodedWord => "bad-encoded-word",
             Self::BadContentType => "bad-content-type",
             Self::RepeatedParameter => "repeated-parameter",
             Self::NoBoundary => "no-boundary",

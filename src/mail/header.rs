@@ -9,6 +9,7 @@ use bytes::Bytes;
 use memchr::memchr;
 
 use super::{
+    address::{self, Address},
     defect::{DefectKind, Defects},
     encoded_word,
     limits::{HEADER_VALUE_MAX, HEADERS_MAX},
@@ -65,6 +66,11 @@ impl Header {
     /// without white space around it. At most [`HEADER_VALUE_MAX`] octets of the original are read.
     pub fn decoded(&self) -> String {
         encoded_word::decode(&self.unfolded())
+    }
+
+    /// The addresses in the value, at most 100.
+    pub fn addresses(&self) -> Vec<Address> {
+        address::read(&self.unfolded())
     }
 
     /// The value unfolded and trimmed, not decoded.

@@ -20,3 +20,5 @@ pub const TEXT_MAX: usize = 1024 * 1024;
 pub const HTML_MAX: usize = 512 * 1024;
 /// Octets of the untouched message that are shown to rules that ask for all of it.
 pub const FULL_MAX: usize = 2 * 1024 * 1024;
+/// Links that are read, of one part and of the whole message.
+pub const URLS_MAX: usize = 1_000;

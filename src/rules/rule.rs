@@ -1,15 +1,15 @@
-//! A rule as the operator sees it.
+//! A rule as people see it.
 
 use std::sync::Arc;
 
 /// A rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// The name, such as `PHISH_VERIFY_ACCOUNT`.
     pub id: Arc<str>,
     /// One line for people.
     pub description: String,
-    /// What a hit adds to the score; negative for honest signs.
+    /// What a hit adds to the score; negative for honest signs, 0 for rules that only serve meta rules.
     pub points: f64,
     /// The group it belongs to, as operators think of it.
     pub group: Option<String>,

@@ -55,10 +55,11 @@ impl Held {
 /// How far the release of a held message has come.
 ///
 /// ```text
-///          begin                confirm
-///   Held ─────────▶ Releasing ───────────▶ Released
-///     ▲  fail           │ ▲
-///     └─────────────────┘ └─ doubt, or a crash: stays, and may begin again
+///        begin                confirm
+/// Held ─────────▶ Releasing ───────────▶ Released
+///   ▲     fail        │ ▲
+///   └─────────────────┘ └─ doubt or a crash: it stays so and may begin again; a failure then does not take it
+///                          back to Held, because the earlier delivery may have arrived
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]

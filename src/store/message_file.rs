@@ -70,7 +70,7 @@ pub(super) fn write(
 pub(super) fn read_facts(path: &Path) -> Result<Held, StoreError> {
     let mut reader = BufReader::new(File::open(path).map_err(at("open", path))?);
     read_opening(path, &mut reader)?;
-    Ok(parse_facts(path, &read_line(path, &mut reader, FACTS_LIMIT)?)?)
+    parse_facts(path, &read_line(path, &mut reader, FACTS_LIMIT)?)
 }
 
 /// Opens the message, once every octet was found to be what was written.

@@ -90,8 +90,8 @@ impl Store {
         }
         lock.lock_shared().map_err(at("lock", path))?;
         let inner = Inner {
-            quarantine: Quarantine::open(&path.join(QUARANTINE), Arc::clone(&disk))?,
-            journal: Journal::open(&path.join(JOURNAL), disk)?,
+            quarantine: Quarantine::open(&path.join(QUARANTINE), Arc::clone(&disk)).map_err(mended_alone)?,
+            journal: Journal::open(&path.join(JOURNAL), disk).map_err(mended_alone)?,
             stamp_key: StampKey::read(&path.join(STAMP_KEY))?,
             _lock: lock,
         };
@@ -121,6 +121,17 @@ fn clear_up(path: &Path, disk: &Arc<dyn Disk>) -> Result<(), StoreError> {
     create_folder(&quarantine, &**disk)?;
     Quarantine::clear_up(&quarantine, disk)?;
     Journal::clear_up(&path.join(JOURNAL), disk)
+}
+
+/// A damaged database is set right by whoever opens the store alone; where it is found now, somebody else has it open.
+fn mended_alone(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Damaged { path, problem } => {
+            let remedy = "stop the gateway and start it again: it is set right at the start";
+            StoreError::Damaged { path, problem: format!("{problem}; {remedy}") }
+        }
+        other => other,
+    }
 }
 
 fn open_lock(path: &Path, disk: &dyn Disk) -> Result<File, StoreError> {

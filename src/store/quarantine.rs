@@ -56,6 +56,8 @@ impl Receipt {
 #[must_use = "how the delivery ended has to be written down"]
 pub struct Release {
     entry: Entry,
+    /// What it was before, and is again when the delivery fails: held, or unconfirmed since an earlier one.
+    before: State,
     /// The message file, locked.
     _lock: File,
 }
@@ -140,19 +142,20 @@ impl Quarantine {
     /// [`StoreError::NotFound`], [`StoreError::Missing`], or the disk refuses. The delivery must not begin then.
     pub fn begin_release(&self, id: &QuarantineId) -> Result<Release, StoreError> {
         let lock = self.lock(id)?;
-        let entry = self.index.write(|rows| {
+        let (entry, before) = self.index.write(|rows| {
             let mut entry = rows.get(id)?.ok_or_else(|| not_found(id))?;
             let mut status = read_status(&self.place(id).status)?;
             if let State::Released { .. } = status.state {
                 return Err(StoreError::Released(id.clone()));
             }
-            status.state = State::Releasing { since: Timestamp::now() };
+            let begun = State::Releasing { since: Timestamp::now() };
+            let before = std::mem::replace(&mut status.state, begun);
             status.attempts = status.attempts.saturating_add(1);
             self.write_status(rows, id, &status)?;
             entry.status = status;
-            Ok(entry)
+            Ok((entry, before))
         })?;
-        Ok(Release { entry, _lock: lock })
+        Ok(Release { entry, before, _lock: lock })
     }
 
     /// The upstream has it, and said so with `reply`.
@@ -164,12 +167,12 @@ impl Quarantine {
         self.end_release(&release, state, None)
     }
 
-    /// It was certainly not delivered, because of `error`: it is held as before.
+    /// It was certainly not delivered this time, because of `error`: it is what it was before.
     ///
     /// # Errors
     /// The disk refuses; the message stays unconfirmed.
     pub fn fail_release(&self, release: Release, error: &str) -> Result<(), StoreError> {
-        self.end_release(&release, State::Held, Some(error))
+        self.end_release(&release, release.before.clone(), Some(error))
     }
 
     /// Nobody knows whether it was delivered (the connection broke after the final dot): it stays unconfirmed.
@@ -475,15 +478,25 @@ fn scan(root: &Path) -> Result<HashMap<QuarantineId, Found>, StoreError> {
     Ok(all)
 }
 
-/// Reads a state file; none means that nobody ever tried to release the message.
+/// Reads a state file. None means that nobody ever tried to release the message; from one that is unreadable nothing
+/// better can be concluded than that it may have been delivered.
 fn read_status(path: &Path) -> Result<Status, StoreError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),
         Err(error) => return Err(at("read", path)(error)),
     };
-    serde_json::from_slice(&text)
-        .map_err(|error| StoreError::Damaged { path: path.to_owned(), problem: error.to_string() })
+    Ok(serde_json::from_slice(&text).unwrap_or_else(|error| Status {
+        state: State::Releasing { since: written_at(path) },
+        attempts: 1,
+        last_error: Some(format!("its state file is damaged: {error}")),
+    }))
+}
+
+/// When a file was last written, as far as that can be said.
+fn written_at(path: &Path) -> Timestamp {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn not_found(id: &QuarantineId) -> StoreError {

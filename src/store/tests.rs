@@ -221,11 +221,7 @@ fn a_release_that_ended_is_remembered_whatever_fails() {
 #[test]
 fn a_failed_release_is_remembered_whatever_fails() {
     at_every_write_point(
-        |store| {
-            let held = put(store);
-            drop(store.quarantine().begin_release(&held.id).unwrap());
-            held
-        },
+        put,
         |store, held| {
             let release = store.quarantine().begin_release(&held.id);
             release.is_ok_and(|release| store.quarantine().fail_release(release, "550 no").is_ok())
@@ -314,7 +310,8 @@ fn an_index_that_is_lost_or_damaged_is_rebuilt_with_its_states() {
         octets[4096..].fill(0xa5);
         fs::write(path, octets).unwrap();
     };
-    let damages: [(&str, &dyn Fn(&Path)); 5] = [
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let damages: [(&str, Damage<'_>); 5] = [
         ("deleted", &|path| fs::remove_file(path).unwrap()),
         ("emptied", &|path| fs::write(path, "").unwrap()),
         ("no database", &|path| fs::write(path, vec![b'x'; 8192]).unwrap()),
@@ -353,6 +350,18 @@ fn an_index_that_is_lost_or_damaged_is_rebuilt_with_its_states() {
         assert_eq!(*store.stamp_key().as_bytes(), key, "{words}");
         assert_eq!(store.journal().recent(9).unwrap().len(), 1, "{words}");
     }
+}
+
+#[test]
+fn an_index_is_not_moved_from_under_a_living_process() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let held = put(&store);
+    fs::write(scene.index(), vec![b'x'; 8192]).unwrap();
+    let error = Store::open(&scene.path).unwrap_err().to_string();
+    assert!(error.contains("stop the gateway and start it again"), "{error}");
+    drop(store);
+    check_whole(&scene.open(), &held, &["held"], "opened alone");
 }
 
 #[test]
@@ -457,6 +466,24 @@ fn what_a_crash_left_is_cleared_up_but_not_under_a_living_process() {
 }
 
 #[test]
+fn a_message_whose_state_is_unreadable_may_have_been_delivered() {
+    let scene = Scene::new();
+    let held = put(&scene.open());
+    for lose_index in [false, true] {
+        if lose_index {
+            fs::remove_file(scene.index()).unwrap();
+        }
+        fs::write(scene.file(&held.id, "state"), "\0\0\0\0").unwrap();
+        let store = scene.open();
+        check_whole(&store, &held, &["unconfirmed"], "unreadable state");
+        let release = store.quarantine().begin_release(&held.id).unwrap();
+        store.quarantine().fail_release(release, "550 no").unwrap();
+        let status = store.quarantine().get(&held.id).unwrap().status;
+        assert_eq!((status.state.as_str(), status.last_error.as_deref()), ("unconfirmed", Some("550 no")));
+    }
+}
+
+#[test]
 fn names_that_are_not_ours_are_left_alone() {
     let scene = Scene::new();
     let held = put(&scene.open());
@@ -548,6 +575,21 @@ fn two_hundred_messages_at_once_from_two_processes() {
     for entry in stores[0].quarantine().list(&Query { limit: 1000, ..Query::default() }).unwrap() {
         assert_eq!(stores[1].quarantine().open_body(&entry.held.id).unwrap().len(), message().len() as u64);
     }
+}
+
+#[test]
+fn a_failed_release_does_not_settle_the_doubt_of_an_earlier_one() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let (held, quarantine) = (put(&store), store.quarantine());
+    let end = |end: &dyn Fn(Release)| {
+        end(quarantine.begin_release(&held.id).unwrap());
+        quarantine.get(&held.id).unwrap().status.state.as_str()
+    };
+    assert_eq!(end(&|release| quarantine.fail_release(release, "421 later").unwrap()), "held");
+    assert_eq!(end(&|release| quarantine.doubt_release(release, "connection lost").unwrap()), "unconfirmed");
+    assert_eq!(end(&|release| quarantine.fail_release(release, "421 later").unwrap()), "unconfirmed");
+    assert_eq!(end(&|release| quarantine.confirm_release(release, "250 ok").unwrap()), "released");
 }
 
 #[test]
@@ -666,6 +708,26 @@ fn what_the_store_makes_is_for_its_owner_only() {
         }
     }
     let scene = Scene::new();
+    let store = scene.open();
+    let held = put(&store);
+    let _ = store.quarantine().begin_release(&held.id).unwrap();
+    check(&scene.path);
+}
+
+#[test]
+fn what_root_makes_in_the_folder_of_another_user_belongs_to_that_user() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    fn check(path: &Path) {
+        assert_eq!(fs::metadata(path).unwrap().uid(), 4711, "{}", path.display());
+        if path.is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| check(&entry.unwrap().path()));
+        }
+    }
+    let scene = Scene::new();
+    fs::create_dir(&scene.path).unwrap();
+    if chown(&scene.path, Some(4711), Some(4711)).is_err() {
+        return; // Only root can try this.
+    }
     let store = scene.open();
     let held = put(&store);
     let _ = store.quarantine().begin_release(&held.id).unwrap();

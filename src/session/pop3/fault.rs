@@ -19,8 +19,6 @@ pub(super) enum Fault {
     ClientErrors,
     /// The client, or someone in its place, sent data in clear behind STLS.
     ClientInjected,
-    /// No server could be reached.
-    Unreachable,
     /// The upstream closed its connection.
     UpstreamGone,
     /// The upstream said that it closes its connection, and so did we.
@@ -73,7 +71,7 @@ impl Fault {
             Self::ClientGone => End::ClientClosed,
             Self::ClientSilent => End::ClientTimeout,
             Self::ClientLine | Self::ClientErrors | Self::ClientInjected => End::ClientFault,
-            Self::Unreachable | Self::UpstreamTls(_) => End::UpstreamUnavailable,
+            Self::UpstreamTls(_) => End::UpstreamUnavailable,
             Self::UpstreamGone | Self::UpstreamSilent | Self::UpstreamBroken(_) | Self::Spool(_) => {
                 End::UpstreamLost
             }
@@ -90,10 +88,7 @@ impl Fault {
             Self::ClientLine => Some("-ERR line too long\r\n"),
             Self::ClientErrors => Some("-ERR too many errors\r\n"),
             Self::ClientInjected => Some("-ERR data in clear behind STLS\r\n"),
-            Self::Unreachable | Self::UpstreamTls(_) => {
-                Some("-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n")
-            }
-            Self::UpstreamGone | Self::UpstreamSilent | Self::UpstreamBroken(_) => {
+            Self::UpstreamGone | Self::UpstreamSilent | Self::UpstreamBroken(_) | Self::UpstreamTls(_) => {
                 Some("-ERR [SYS/TEMP] the mail server was lost, try again later\r\n")
             }
             Self::Spool(_) => Some("-ERR [SYS/TEMP] no room for the message, try again later\r\n"),

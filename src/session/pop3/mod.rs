@@ -1,7 +1,7 @@
 //! A POP3 session: one client, its upstream, commands answered in the order they came.
 //!
 //! Guarantees: what the gate does not alter passes verbatim; an answer goes to the command it belongs to
-//! ([`pending`]); a message cut off on the way never looks whole to the client; nothing sent in clear is executed
+//! (`pending.rs`); a message cut off on the way never looks whole to the client; nothing sent in clear is executed
 //! behind TLS; passwords are relayed and never told.
 //! It leaves out sizes: STAT and LIST say what the upstream says, also of messages that are shown with a stamp.
 
@@ -54,7 +54,7 @@ pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gatewa
             relay(client, upstream, peer, listener, gateway).await
         }
         // The reason is logged where it was met.
-        Err(_) => refuse(client, &Fault::Unreachable).await,
+        Err(_) => refuse(client).await,
     }
 }
 
@@ -68,12 +68,15 @@ async fn relay(
 ) -> End {
     let (upstream, greeting) = match greet(upstream, listener, gateway).await {
         Ok(greeted) => greeted,
-        Err(fault) => return refuse(client, &fault).await,
+        Err(fault) => {
+            fault.log();
+            return refuse(client).await;
+        }
     };
     let mut session = Session::new(client, upstream, peer, listener, gateway);
     session.client.queue(greeting.verbatim());
     if !greeting.is_ok() {
-        return session.close(End::UpstreamClosed).await;
+        return session.close(End::UpstreamUnavailable).await;
     }
     loop {
         match session.converse().await {
@@ -112,12 +115,11 @@ async fn greet(upstream: Stream, listener: &Listener, gateway: &Gateway) -> Resu
 }
 
 /// Ends a session that never began.
-async fn refuse(mut client: Stream, fault: &Fault) -> End {
-    fault.log();
-    client.queue(fault.farewell().unwrap_or_default().as_bytes());
+async fn refuse(mut client: Stream) -> End {
+    client.queue(b"-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n");
     // The client may be gone; there is nobody to tell.
     let _ = timeout(FAREWELL, client.shutdown()).await;
-    fault.end()
+    End::UpstreamUnavailable
 }
 
 /// A conversation and what was learned in it.

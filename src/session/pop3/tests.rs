@@ -52,7 +52,9 @@ struct Scene {
     upstream: Option<DuplexStream>,
     session: JoinHandle<End>,
     gateway: Arc<Gateway>,
-    _drain: tokio::sync::watch::Sender<bool>,
+    /// Octets that are said at once.
+    pieces: usize,
+    drain: tokio::sync::watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
 
@@ -117,10 +119,17 @@ impl Setting {
         let (upstream, upstream_end) = duplex(1024);
         let shared = Arc::clone(&gateway);
         let session = tokio::spawn(async move {
-            let peer = ClientAddr(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000));
-            relay(Stream::new(client_end), Stream::new(upstream_end), peer, &listener, &shared).await
+            relay(Stream::new(client_end), Stream::new(upstream_end), PEER, &listener, &shared).await
         });
-        Scene { client, upstream: Some(upstream), session, gateway, _drain: order, _folder: folder }
+        Scene {
+            client,
+            upstream: Some(upstream),
+            session,
+            gateway,
+            pieces: usize::MAX,
+            drain: order,
+            _folder: folder,
+        }
     }
 }
 
@@ -128,9 +137,9 @@ impl Scene {
     async fn play(&mut self, steps: &[Step<'_>]) {
         for (index, step) in steps.iter().enumerate() {
             match step {
-                C(text) => self.client.write_all(text.as_bytes()).await.unwrap(),
+                C(text) => say(&mut self.client, text, self.pieces).await,
                 ToC(text) => expect(&mut self.client, text, index).await,
-                U(text) => self.upstream.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap(),
+                U(text) => say(self.upstream.as_mut().unwrap(), text, self.pieces).await,
                 ToU(text) => expect(self.upstream.as_mut().unwrap(), text, index).await,
                 CloseU => drop(self.upstream.take()),
                 EndC => assert_eq!(rest(&mut self.client).await, "", "step {index}, client"),
@@ -151,6 +160,18 @@ impl Scene {
     async fn end(self) -> End {
         drop(self.client);
         self.session.await.unwrap()
+    }
+}
+
+const PEER: ClientAddr = ClientAddr(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000));
+
+/// Says `text` in pieces, each of which is read before the next comes.
+async fn say(peer: &mut DuplexStream, text: &str, pieces: usize) {
+    for piece in text.as_bytes().chunks(pieces) {
+        peer.write_all(piece).await.unwrap();
+        if pieces < text.len() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
@@ -180,6 +201,19 @@ async fn check(setting: Setting, steps: &[Step<'_>]) -> End {
     scene.play(steps).await;
     scene.end().await
 }
+
+/// As [`check`], whole and octet by octet; both must end alike.
+async fn check_pieces(setting: impl Fn() -> Setting, steps: &[Step<'_>]) -> End {
+    let mut scene = setting().begin();
+    scene.pieces = 1;
+    scene.play(steps).await;
+    let end = scene.end().await;
+    assert_eq!(check(setting(), steps).await, end);
+    end
+}
+
+const UNREACHABLE: &str = "-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n";
+const LOST: &str = "-ERR [SYS/TEMP] the mail server was lost, try again later\r\n";
 
 const GREETING: [Step<'_>; 2] = [U("+OK ready <1.2@host>\r\n"), ToC("+OK ready <1.2@host>\r\n")];
 
@@ -220,11 +254,10 @@ async fn the_greeting_is_the_upstreams() {
     let quit = [C("QUIT\r\n"), ToU("QUIT\r\n"), U("+OK bye\r\n"), ToC("+OK bye\r\n"), EndC, EndU];
     assert_eq!(check(Setting::default(), &after(&[&GREETING], &quit)).await, End::Quit);
     let refused = [U("-ERR [SYS/TEMP] full\r\n"), ToC("-ERR [SYS/TEMP] full\r\n"), EndC, EndU];
-    assert_eq!(check(Setting::default(), &refused).await, End::UpstreamClosed);
+    assert_eq!(check(Setting::default(), &refused).await, End::UpstreamUnavailable);
     for nonsense in ["* OK IMAP\r\n", "+ \r\n", "+OK\n", "220 smtp\r\n"] {
-        let steps =
-            [U(nonsense), ToC("-ERR [SYS/TEMP] the mail server was lost, try again later\r\n"), EndC, EndU];
-        assert_eq!(check(Setting::default(), &steps).await, End::UpstreamLost, "{nonsense:?}");
+        let steps = [U(nonsense), ToC(UNREACHABLE), EndC, EndU];
+        assert_eq!(check(Setting::default(), &steps).await, End::UpstreamUnavailable, "{nonsense:?}");
     }
 }
 
@@ -253,7 +286,7 @@ async fn answers_pass_verbatim() {
         U("+OK\r\n"),
         ToC("+OK\r\n"),
     ]);
-    assert_eq!(check(Setting::default(), &steps).await, End::ClientClosed);
+    assert_eq!(check_pieces(Setting::default, &steps).await, End::ClientClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +384,7 @@ async fn auth_is_relayed_line_by_line() {
             ToC("-ERR invalid arguments\r\n"),
         ],
     );
-    assert_eq!(check(Setting::default(), &steps).await, End::ClientClosed);
+    assert_eq!(check_pieces(Setting::default, &steps).await, End::ClientClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,7 +406,7 @@ async fn a_response_may_be_as_long_as_the_rfc_says_and_no_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_challenge_is_one_right_line_inside_auth() {
-    let lost = ToC("-ERR [SYS/TEMP] the mail server was lost, try again later\r\n");
+    let lost = ToC(LOST);
     for answer in ["+ a\n", "+ a\r\n+OK in\r\n", "+ a\rb\r\n"] {
         let steps = [C("AUTH LOGIN\r\n"), ToU("AUTH LOGIN\r\n"), U(answer)];
         let mut scene = Setting::default().begin();
@@ -390,7 +423,7 @@ async fn a_challenge_is_one_right_line_inside_auth() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_asked_for_is_not_an_answer() {
-    let lost = ToC("-ERR [SYS/TEMP] the mail server was lost, try again later\r\n");
+    let lost = ToC(LOST);
     let goodbye = after_login(&[U("-ERR idle for too long\r\n"), ToC("-ERR idle for too long\r\n"), EndC]);
     assert_eq!(check(Setting::default(), &goodbye).await, End::UpstreamClosed);
     let injected = after_login(&[U("+OK 0 0\r\n"), lost, EndC, EndU]);
@@ -440,23 +473,26 @@ async fn commands_sent_together_go_one_by_one_to_a_server_that_does_not_offer_it
 
 #[tokio::test(start_paused = true)]
 async fn what_the_policy_leaves_alone_passes_as_it_came() {
-    let mut scene = Setting::default().begin();
-    scene.play(&LOGIN).await;
-    let answer = format!("+OK 120 octets\r\n{STUFFED}");
-    scene.play(&[C("RETR 1\r\n"), ToU("RETR 1\r\n"), U(&answer), ToC(&answer)]).await;
-    // Judged once: TOP is the upstream's own from here on.
-    let top = "+OK\r\nSubject: hello\r\nFrom: a@example.org\r\n\r\none\r\n..two\r\n.\r\n";
-    scene.play(&[C("TOP 1 2\r\n"), ToU("TOP 1 2\r\n"), U(top), ToC(top)]).await;
-    for empty in [
-        "+OK\r\n.\r\n",
-        "+OK\r\n\r\n.\r\n",
-        "+OK\r\n..\r\n.\r\n",
-        "+OK\r\n...x\r\n.\r\n",
-        "+OK\r\na\n.\n\r\n.\r\n",
-    ] {
-        scene.play(&[C("RETR 2\r\n"), ToU("RETR 2\r\n"), U(empty), ToC(empty)]).await;
+    for pieces in [usize::MAX, 1] {
+        let mut scene = Setting::default().begin();
+        scene.pieces = pieces;
+        scene.play(&LOGIN).await;
+        let answer = format!("+OK 120 octets\r\n{STUFFED}");
+        scene.play(&[C("RETR 1\r\n"), ToU("RETR 1\r\n"), U(&answer), ToC(&answer)]).await;
+        // Judged once: TOP is the upstream's own from here on.
+        let top = "+OK\r\nSubject: hello\r\nFrom: a@example.org\r\n\r\none\r\n..two\r\n.\r\n";
+        scene.play(&[C("TOP 1 2\r\n"), ToU("TOP 1 2\r\n"), U(top), ToC(top)]).await;
+        for empty in [
+            "+OK\r\n.\r\n",
+            "+OK\r\n\r\n.\r\n",
+            "+OK\r\n..\r\n.\r\n",
+            "+OK\r\n...x\r\n.\r\n",
+            "+OK\r\na\n.\n\r\n.\r\n",
+        ] {
+            scene.play(&[C("RETR 2\r\n"), ToU("RETR 2\r\n"), U(empty), ToC(empty)]).await;
+        }
+        assert_eq!(scene.end().await, End::ClientClosed);
     }
-    assert_eq!(scene.end().await, End::ClientClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -528,15 +564,55 @@ async fn a_message_over_the_limit_passes_unaltered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_lets_those_go_on_who_are_logged_in() {
+    let gone = [ToC("-ERR [SYS/TEMP] the gateway is shutting down, try again later\r\n"), EndC, EndU];
+    let mut scene = Setting::default().begin();
+    scene.play(&GREETING).await;
+    scene.drain.send_replace(true);
+    scene.play(&gone).await;
+    assert_eq!(scene.end().await, End::Drained);
+    let mut scene = Setting::default().begin();
+    scene.play(&LOGIN).await;
+    scene.drain.send_replace(true);
+    scene.play(&[C("QUIT\r\n"), ToU("QUIT\r\n"), U("+OK\r\n"), ToC("+OK\r\n"), EndC, EndU]).await;
+    assert_eq!(scene.end().await, End::Quit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cannot_be_reached_is_told_of() {
+    let scene = Setting::default().begin();
+    let (mut client, client_end) = duplex(1024);
+    let nowhere = Upstream {
+        dial: Dial::Tcp,
+        name: "mailbox".into(),
+        servers: Vec::new(),
+        tls: UpstreamTls::Off,
+        connect_timeout: Duration::from_secs(1),
+        metrics: Arc::clone(&scene.gateway.metrics),
+    };
+    let listener = Listener {
+        protocol: Protocol::Pop3,
+        name: "pop3".into(),
+        tls_mode: TlsMode::Off,
+        tls: None,
+        upstream: Arc::new(nowhere),
+        policy: Arc::new(PolicySet::new("test")),
+        relay: Relay::Outbound,
+    };
+    let end = serve(Stream::new(client_end), PEER, &listener, &scene.gateway).await;
+    assert_eq!(end, End::UpstreamUnavailable);
+    assert_eq!(rest(&mut client).await, UNREACHABLE);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_cut_off_never_looks_whole() {
     // Nothing was sent of a collected message: the client is told.
-    let lost = "-ERR [SYS/TEMP] the mail server was lost, try again later\r\n";
     for (command, sent) in
         [("RETR 1\r\n", "RETR 1\r\n"), ("TOP 1 0\r\n", "TOP 1 2147483647\r\n"), ("CAPA\r\n", "CAPA\r\n")]
     {
         let mut scene = Setting::all_spam().begin();
         scene.play(&LOGIN).await;
-        scene.play(&[C(command), ToU(sent), U("+OK\r\nA: b\r\n\r\nx\r\n"), CloseU, ToC(lost), EndC]).await;
+        scene.play(&[C(command), ToU(sent), U("+OK\r\nA: b\r\n\r\nx\r\n"), CloseU, ToC(LOST), EndC]).await;
         assert_eq!(scene.end().await, End::UpstreamLost);
     }
     // A part was sent: the connection ends without the dot.
@@ -549,7 +625,7 @@ async fn an_answer_cut_off_never_looks_whole() {
     // Between commands: the client is told as well.
     let mut scene = Setting::default().begin();
     scene.play(&LOGIN).await;
-    scene.play(&[CloseU, ToC(lost), EndC]).await;
+    scene.play(&[CloseU, ToC(LOST), EndC]).await;
     assert_eq!(scene.end().await, End::UpstreamLost);
 }
 
@@ -618,24 +694,18 @@ async fn the_clients_leg_is_encrypted_after_stls() {
 
 #[tokio::test(start_paused = true)]
 async fn the_upstreams_leg_is_encrypted_or_there_is_no_session() {
-    let lost = "-ERR [SYS/TEMP] the mail server was lost, try again later\r\n";
-    let unreachable = "-ERR [SYS/TEMP] the mail server cannot be reached, try again later\r\n";
-    let setting = || Setting { upstream_tls: UpstreamTls::StartTls(trusting()), ..Setting::default() };
-    let rows: &[(&[Step<'_>], &str, End)] = &[
-        (&[U("+OK ready\r\n"), ToU("STLS\r\n"), U("-ERR no\r\n")], lost, End::UpstreamLost),
-        (&[U("+OK ready\r\n+OK begin\r\n")], lost, End::UpstreamLost),
-        (
-            &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n+OK in\r\n")],
-            unreachable,
-            End::UpstreamUnavailable,
-        ),
-        (&[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n"), CloseU], unreachable, End::UpstreamUnavailable),
+    let rows: &[&[Step<'_>]] = &[
+        &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("-ERR no\r\n")],
+        &[U("+OK ready\r\n+OK begin\r\n")],
+        &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n+OK in\r\n")],
+        &[U("+OK ready\r\n"), ToU("STLS\r\n"), U("+OK\r\n"), CloseU],
     ];
-    for (steps, told, end) in rows {
-        let mut scene = setting().begin();
+    for steps in rows {
+        let upstream_tls = UpstreamTls::StartTls(trusting());
+        let mut scene = Setting { upstream_tls, ..Setting::default() }.begin();
         scene.play(steps).await;
-        scene.play(&[ToC(told), EndC]).await;
-        assert_eq!(scene.end().await, *end, "{steps:?}");
+        scene.play(&[ToC(UNREACHABLE), EndC]).await;
+        assert_eq!(scene.end().await, End::UpstreamUnavailable, "{steps:?}");
     }
 }
 

@@ -532,7 +532,7 @@ impl Session<'_> {
         let source = Arc::clone(original);
         let begun = Instant::now();
         let put =
-            spawn_blocking(move || store.quarantine().put(&held, &mut Reader { source: &*source, at: 0 }));
+            spawn_blocking(move || store.quarantine().put(&held, &mut Reader { source: &source, at: 0 }));
         let outcome = put.await;
         self.gateway.metrics.store("quarantine_put", begun.elapsed());
         match outcome {

@@ -116,9 +116,8 @@ impl DiskFile for File {
 /// Gives what root made in another user's folder to that user: `gatepost quarantine` run by root must not leave
 /// files that the gateway cannot open. Inside the store only; its own folder belongs to whoever made it.
 fn belong_to_parent(made: &File, path: &Path) {
-    let owner = |metadata: &fs::Metadata| (metadata.uid(), metadata.gid());
     let (Ok(made_by), Some(Ok(parent))) = (made.metadata(), path.parent().map(fs::metadata)) else { return };
-    if made_by.uid() == 0 && owner(&parent) != owner(&made_by) && parent.uid() != 0 {
+    if made_by.uid() == 0 && parent.uid() != 0 {
         // Best effort: without the right to do it, the file stays as it is and opening it will say so.
         let _ = fchown(made, Some(parent.uid()), Some(parent.gid()));
     }

@@ -75,7 +75,7 @@ impl Response {
     }
 
     /// The line with its count of octets, where it has one, made greater by `added` octets (less when negative). A
-    /// count is the first word, or a number with `octets` or `bytes` behind it.
+    /// count is a number with `octets` or `bytes` behind it, or the only word there is.
     pub fn with_octets_added(&self, added: i64) -> Bytes {
         let Some((at, count)) = self.octet_count().filter(|_| added != 0) else { return self.line.clone() };
         let digits = count.to_string().len();
@@ -95,9 +95,10 @@ impl Response {
         let words = || text.split(|octet| matches!(octet, b' ' | b'(' | b')' | b'.' | b','));
         let mut at = 0;
         for (index, word) in words().enumerate() {
-            let next = words().nth(index + 1).unwrap_or_default();
-            let unit = [b"octets".as_slice(), b"bytes"].iter().any(|unit| next.eq_ignore_ascii_case(unit));
-            if let Some(count) = plain_number(word).filter(|_| index == 0 || unit) {
+            let next = words().nth(index + 1);
+            let unit = next.is_some_and(|next| UNITS.iter().any(|unit| next.eq_ignore_ascii_case(unit)));
+            let alone = index == 0 && next.is_none();
+            if let Some(count) = plain_number(word).filter(|_| alone || unit) {
                 return Some((base + at, count));
             }
             at += word.len() + 1;
@@ -136,6 +137,8 @@ fn plain_number(word: &[u8]) -> Option<u64> {
     (count.to_string().len() == word.len()).then_some(count)
 }
 
+/// What a count of octets is told by.
+const UNITS: [&[u8]; 2] = [b"octets", b"bytes"];
 /// A status line says its count early; a long one is not searched to its end.
 const WORDS_LOOKED_AT: usize = 12;
 
@@ -201,6 +204,8 @@ mod tests {
             ("+OK Message 1 follows, 120 bytes.\r\n", 5, "+OK Message 1 follows, 125 bytes.\r\n"),
             ("+OK message follows: 120 bytes\r\n", 5, "+OK message follows: 125 bytes\r\n"),
             ("+OK Message 7 follows\r\n", 5, "+OK Message 7 follows\r\n"),
+            ("+OK 7 follows\r\n", 5, "+OK 7 follows\r\n"),
+            ("+OK 7 octets: 120 octets\r\n", 5, "+OK 7 octets: 125 octets\r\n"),
             ("+OK\r\n", 5, "+OK\r\n"),
             ("+OK 0120 octets\r\n", 5, "+OK 0120 octets\r\n"),
             ("+OK 99999999999999999999 octets\r\n", 5, "+OK 99999999999999999999 octets\r\n"),
