@@ -636,6 +636,10 @@ fn draining_waits_for_quiet() {
     let bye = ">C * BYE The gateway is restarting\r\n[close drained]";
     check(&[HELLO, ("drain", bye)]);
     check(&[HELLO, ("C a IDLE\r\n", ">U a IDLE\r\n"), ("drain", bye)]);
+    check_on(
+        STARTTLS,
+        &[HELLO, ("C a STARTTLS\r\n", ">C a OK Begin TLS now\r\n[tls]"), ("drain", ""), ("encrypted", bye)],
+    );
     check(&[
         HELLO,
         ("C a NOOP\r\n", ">U a NOOP\r\n"),
