@@ -707,7 +707,8 @@ impl Relay {
             tracing::warn!("the upstream's capability list is longer than a line may be");
             return self.close(End::UpstreamLost, out);
         }
-        for capability in capability::words(octets.get(list.clone()).unwrap_or_default()) {
+        let words = octets.get(list.clone()).unwrap_or_default();
+        for capability in capability::words(words).filter(|capability| capability::shown(capability, words)) {
             self.offers.learn(capability);
         }
         let ours: &[&str] = if self.may_start_tls() { &["STARTTLS"] } else { &[] };
@@ -815,7 +816,9 @@ impl Relay {
 impl Offers {
     fn learn(&mut self, capability: &[u8]) {
         self.literal_plus |= capability.eq_ignore_ascii_case(b"LITERAL+");
-        self.literal_minus |= capability.eq_ignore_ascii_case(b"LITERAL-");
+        // RFC 9051 section 4.3 holds LITERAL- in IMAP4rev2.
+        self.literal_minus |=
+            capability.eq_ignore_ascii_case(b"LITERAL-") || capability.eq_ignore_ascii_case(b"IMAP4rev2");
         self.binary |= capability.eq_ignore_ascii_case(b"BINARY");
     }
 }

@@ -272,6 +272,12 @@ fn an_unasked_literal_passes_only_where_it_is_understood() {
             ">C f BAD This literal has to be synchronising\r\n>U g NOOP\r\n",
         ),
     ]);
+    for (offer, passes) in [("IMAP4rev2", true), ("IMAP4rev2 IMAP4rev1", false)] {
+        let mut scene = Scene::new(TERMS);
+        scene.step(&format!("U * OK [CAPABILITY {offer}] hi\r\n"), usize::MAX);
+        let told = scene.step("C a LOGIN {4+}\r\nfred x\r\n", usize::MAX);
+        assert_eq!(told.starts_with(">U"), passes, "{offer}: {told}");
+    }
     let large = "x".repeat(4_097);
     let (said, told) = (
         format!("C a APPEND x {{4097+}}\r\n{large}\r\n"),
