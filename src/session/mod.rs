@@ -54,7 +54,7 @@ async fn converse(client: Stream, peer: ClientAddr, listener: &Listener, gateway
     match listener.protocol {
         Protocol::Smtp => Box::pin(smtp::serve(client, peer, listener, gateway)).await,
         Protocol::Pop3 => Box::pin(pop3::serve(client, peer, listener, gateway)).await,
-        Protocol::Imap => End::ClientFault,
+        Protocol::Imap => Box::pin(imap::serve(client, peer, listener, gateway)).await,
     }
 }
 

@@ -86,7 +86,7 @@ impl Setting {
         let metrics = Arc::new(Metrics::new());
         let (order, drain) = Drain::channel();
         let gateway = Arc::new(Gateway {
-            filter: Arc::new(Filter::new(Arc::new(RuleSet::default()))),
+            filter: Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),
             store: Store::open(&folder.path().join("store")).unwrap(),
             metrics: Arc::clone(&metrics),
             budget: Budget::new(self.limits.spool_memory_bytes),
