@@ -213,6 +213,8 @@ pub enum End {
     UpstreamClosed,
     /// The gateway is ending.
     Drained,
+    /// We could not go on: the disk, or a fault of ours.
+    Failed,
 }
 
 impl End {
@@ -228,6 +230,7 @@ impl End {
             Self::UpstreamLost => "upstream_lost",
             Self::UpstreamClosed => "upstream_closed",
             Self::Drained => "drained",
+            Self::Failed => "failed",
         }
     }
 }

@@ -170,7 +170,11 @@ impl Outcome {
         }
         let delivered = self.mailbox.iter().any(|message| message.ends_with(self.message));
         let held = self.held.iter().any(|message| message == self.message);
-        assert!(delivered || held || self.discarded > 0, "told 250 and nobody has it: {:?} {self:#?}", self.plan);
+        assert!(
+            delivered || held || self.discarded > 0,
+            "told 250 and nobody has it: {:?} {self:#?}",
+            self.plan
+        );
     }
 }
 

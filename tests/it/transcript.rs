@@ -141,7 +141,7 @@ impl Stage {
             "idle" => idle(&mut self.scene.client, &self.place).await,
             "starts tls" => {
                 let client = self.scene.client.take();
-                let tls = client.connect_tls(&SelfSigned::client(), "mail.example.org").await;
+                let tls = client.connect_tls(&SelfSigned::client()).await;
                 self.scene.client = tls.unwrap_or_else(|error| panic!("{}: {error}", self.place));
             }
             _ => panic!("{}: not an act", self.place),
