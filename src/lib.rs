@@ -7,7 +7,9 @@
 //! The modules stand in layer order; each may use those above it in this list, never those below.
 //! `ARCHITECTURE.md` is the map, and a test holds the imports against it.
 
+pub mod domain; // Which domains are meant?
 pub mod fault; // What did the operator write wrong, where, and what helps?
+pub mod limits; // How much is too much?
 pub mod mail; // What is this message?
 pub mod wire; // Where does an item begin and end, and what does it say?
 

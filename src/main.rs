@@ -1,3 +1,10 @@
-//! The `gatepost` binary.
+//! The `gatepost` binary: parse the command line, call the library, end with its status; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use gatepost::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

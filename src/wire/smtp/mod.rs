@@ -1,0 +1,9 @@
+//! SMTP: commands of the client, replies of the upstream, the capability list between them (RFC 5321).
+
+pub mod command;
+pub mod extension;
+pub mod reply;
+
+pub use command::{Address, Command, CommandFault, Path, PathCommand};
+pub use extension::{Extensions, Offer};
+pub use reply::{Reply, ReplyDecoder, ReplyFault};

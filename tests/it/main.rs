@@ -1,0 +1,6 @@
+//! One integration binary. Each module says what it shows; `kit` holds what they share.
+
+mod custody;
+mod kit;
+mod tidy;
+mod transcript;
