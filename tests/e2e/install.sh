@@ -10,7 +10,7 @@ set -eu
 
 BUILD="ca-certificates gcc libc6-dev make"
 SERVERS="dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix openssl"
-CLIENTS="swaks libnet-ssleay-perl curl isync fetchmail python3"
+CLIENTS="swaks libnet-ssleay-perl curl isync libsasl2-modules fetchmail python3"
 
 case "${1:-all}" in
     build) wanted="$BUILD" ;;

@@ -814,6 +814,8 @@ smtpd_junk_command_limit = 10000
 smtpd_client_connection_count_limit = 0
 in_flow_delay = 0
 default_process_limit = 200
+# A daemon that is killed comes back at once.
+service_throttle_time = 1
 smtpd_tls_security_level = may
 smtpd_tls_cert_file = {lab}/server.pem
 smtpd_tls_key_file = {lab}/server.key

@@ -180,6 +180,13 @@ class BytesTest(Case):
                 self.assertIn(trace_field(raw, "X-Spam-Flag"), ("YES", "NO"))
 
 
+@needs_gate
+class ClearLegsTest(BytesTest):
+    """The same over legs without TLS between the gate and the servers."""
+
+    gate_settings = STAMP_EVERYTHING | {"legs": "clear"}
+
+
 def number_of(raw):
     """Which sample this is: the +detail of the address it was delivered to."""
     address = trace_field(raw, "Delivered-To")

@@ -37,7 +37,6 @@ FOREIGN = [
     ("semicolon", "victim@foreign.example;alice@example.org"),
     ("comma", "victim@foreign.example,alice@example.org"),
     ("angle brackets inside", "victim@foreign.example><alice@example.org"),
-    ("full-width at", "victim\uff20foreign.example@example.org"),
     ("full-width dot", "alice@example\uff0eorg"),
 ]
 
@@ -75,6 +74,7 @@ class RelayTest(Case):
 
     @needs_gate
     def test_refused_after_a_good_recipient_too(self):
+        before = len(self.lab.postfix_log())
         session = self.smtp()
         session.mail("relay@evil.example")
         self.assertEqual(session.rcpt("alice@example.org")[0], 250)
@@ -82,7 +82,7 @@ class RelayTest(Case):
         self.assertEqual(session.data(ham("mixed@evil.example"))[0], 250)
         session.quit()
         self.lab.wait_delivered("alice", 1)
-        self.assertNotIn("victim", self.lab.postfix_log())
+        self.assertNotIn("victim", self.lab.postfix_log()[before:])
 
     @needs_gate
     def test_starttls_gives_no_right_to_relay(self):
