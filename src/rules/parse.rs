@@ -19,6 +19,9 @@
 //!     misses: [Thank you., { mail: "Subject: a whole message\n\ntext" }]
 //! ```
 //!
+//! `^` and `$` are the ends of a line: of a value in a header, of a paragraph in a body. In a pattern that holds nothing but
+//! ASCII, `\w`, `\b` and `\s` are those of ASCII.
+//!
 //! In place of patterns a rule has `exists: true|false` for a target, or `meta:` with an expression over other rules.
 
 use std::{collections::HashMap, sync::Arc};
