@@ -352,7 +352,7 @@ impl Reader {
         for node in self.texts(entries, key) {
             match &node.value {
                 Value::Text(text) => {
-                    examples.push(Example { place: node.place, text: text.clone(), mail: false })
+                    examples.push(Example { place: node.place, text: text.clone(), mail: false });
                 }
                 Value::Map(_) => {
                     let Some(entries) = self.entries(node, &["mail"], "write text") else { continue };

@@ -692,6 +692,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_plain_phish_is_spam_and_plain_letters_are_ham() {
+        let set = RuleSet::built_in();
+        for (message, spam) in [
+            (
+                "From: \"Sparkasse Kundendienst\" <service.team77@gmail.com>\nTo: ann@firm.example\nDate: x\nMessage-ID: <a@b>\n\
+                 Subject: Your account will be suspended\n\nDear customer,\n\nwe noticed unusual activity. Please verify your \
+                 password within 24 hours at http://login.example.net/verify or your account will be suspended.\n",
+                true,
+            ),
+            (
+                "From: Mrs Ann Bee <ann@b.example>\nReply-To: mrsbee@gmail.com\nDate: x\nMessage-ID: <a@b>\nSubject: Dear beloved\n\n\
+                 I am a widow with terminal cancer. My late husband left 10.5 million US dollars in a bank, and I seek your \
+                 assistance as my next of kin.\n",
+                true,
+            ),
+            (
+                "From: Ann <ann@firm.example>\nTo: bob@firm.example\nDate: x\nMessage-ID: <a@b>\nSubject: Invoice for May\n\n\
+                 Hello Bob,\n\nplease find the invoice attached. Could you confirm the address until Friday?\n\nAnn\n",
+                false,
+            ),
+            (
+                "From: Shop <news@shop.example>\nTo: bob@firm.example\nDate: x\nMessage-ID: <a@b>\nSubject: Your order 4711\n\
+                 Content-Type: text/html\n\n<table><tr><td style=\"padding:1px\">Thank you for your order. <a href=\"https://shop.example\">\
+                 Track the parcel</a>. <a href=\"https://shop.example/u\">Unsubscribe</a></td></tr></table>\n",
+                false,
+            ),
+        ] {
+            let score = score(&set, &message.replace('\n', "\r\n"));
+            assert_eq!(score.points >= 5.0, spam, "{score:?}");
+        }
+    }
+
     const PATTERNS: [&str; 12] = [
         "abc",
         "a.c",
