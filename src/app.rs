@@ -26,7 +26,7 @@ use crate::{
     rules::RuleSet,
     session::{self, ClientAddr, Drain, Gateway, Listener, Relay, TlsMode},
     store::Store,
-    telemetry::Metrics,
+    telemetry::{Metrics, RuleSeries},
 };
 
 /// Connections the kernel keeps for a listener until they are accepted.
@@ -121,7 +121,8 @@ impl App {
     /// Opens the store, the rules, the certificates and the doors.
     pub fn build(config: &Config) -> Result<Self, StartError> {
         let rules = load_rules(&config.rules).map_err(StartError::Faults)?;
-        let metrics = Arc::new(Metrics::new());
+        let rule_series = config.metrics.as_ref().map_or(RuleSeries::Off, |metrics| metrics.rules);
+        let metrics = Arc::new(Metrics::with_rules(rule_series));
         let store = open_store(&config.store)?;
         let spool_folder = config.store.path.join("spool");
         std::fs::create_dir_all(&spool_folder).map_err(|error| ground("the spool folder", &error))?;
@@ -236,6 +237,9 @@ async fn accept(
     let mut drain = gateway.drain.clone();
     let mut sessions = JoinSet::new();
     loop {
+        if permits.available_permits() == 0 {
+            gateway.metrics.limit_reached("sessions");
+        }
         let permit = select! {
             () = drain.begun() => return sessions,
             permit = Arc::clone(&permits).acquire_owned() => permit,

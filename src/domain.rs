@@ -47,8 +47,14 @@ pub fn domain(text: &str) -> Option<String> {
     sound.then_some(name)
 }
 
+/// Dots that IDNA maps to a full stop (RFC 3490 section 3.1). A server that does not map them reads another domain.
+const OTHER_DOTS: [char; 3] = ['\u{3002}', '\u{ff0e}', '\u{ff61}'];
+
 /// Lower-case A-labels; none where IDNA refuses the name.
 fn ascii(name: &str) -> Option<String> {
+    if name.contains(OTHER_DOTS) {
+        return None;
+    }
     if name.is_ascii() { Some(name.to_ascii_lowercase()) } else { idna::domain_to_ascii(name).ok() }
 }
 

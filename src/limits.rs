@@ -51,7 +51,7 @@ limits! {
     imap_idle_timeout: Duration = Duration::from_secs(31 * 60);
     /// How long a client may pause inside a message.
     data_timeout: Duration = Duration::from_secs(180);
-    /// How long an upstream may take to accept and to finish TLS.
+    /// How long an upstream may take to accept, to finish TLS, and to greet.
     upstream_connect_timeout: Duration = Duration::from_secs(10);
     /// How long an upstream may take to answer a command.
     upstream_reply_timeout: Duration = Duration::from_secs(300);

@@ -3,7 +3,12 @@
 //! Label values come from the configuration or from closed sets, never from a peer. Only `net`, `filter`,
 //! `session` and `admin` count; the pure layers return facts.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    collections::HashSet,
+    io::IsTerminal,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -38,6 +43,20 @@ pub struct Metrics {
     quarantine_messages: IntGauge,
     quarantine_bytes: IntGauge,
     journal_dropped_total: IntGauge,
+    rule_series: RuleSeries,
+    /// The rules with series of their own. Invariant: no more than `rule_series` allows.
+    rules_seen: RwLock<HashSet<String>>,
+}
+
+/// How many rules have metric series of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleSeries {
+    /// The first this many to hit; hits of the others are counted together, under the name `other`.
+    Top(usize),
+    /// All of them.
+    All,
+    /// None.
+    Off,
 }
 
 impl Default for Metrics {
@@ -47,9 +66,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All families, empty, in a registry of their own.
-    #[expect(clippy::expect_used, reason = "names are constants; a test builds them all")]
+    /// All families, empty, in a registry of their own, with a series for each rule.
     pub fn new() -> Self {
+        Self::with_rules(RuleSeries::All)
+    }
+
+    /// The same, with series for so many rules.
+    #[expect(clippy::expect_used, reason = "names are constants; a test builds them all")]
+    pub fn with_rules(rule_series: RuleSeries) -> Self {
         let registry =
             Registry::new_custom(Some("gatepost".into()), None).expect("the prefix is a valid name");
         let r = &registry;
@@ -155,6 +179,8 @@ impl Metrics {
                 "Journal rows dropped since the start because the disk did not keep up.",
             ),
             registry,
+            rule_series,
+            rules_seen: RwLock::default(),
         }
     }
 
@@ -185,7 +211,24 @@ impl Metrics {
 
     /// A rule hit a message of `class`. Rule names come from the operator's files.
     pub fn rule_hit(&self, rule: &str, class: &str) {
-        self.rule_hits_total.with_label_values(&[rule, class]).inc();
+        let name = match self.rule_series {
+            RuleSeries::Off => return,
+            RuleSeries::All => rule,
+            RuleSeries::Top(most) if self.has_series(rule, most) => rule,
+            RuleSeries::Top(_) => "other",
+        };
+        self.rule_hits_total.with_label_values(&[name, class]).inc();
+    }
+
+    /// Whether a rule is among the first `most` that hit; takes note of it where there is room.
+    fn has_series(&self, rule: &str, most: usize) -> bool {
+        let seen = self.rules_seen.read().unwrap_or_else(PoisonError::into_inner);
+        if seen.contains(rule) || seen.len() >= most {
+            return seen.contains(rule);
+        }
+        drop(seen);
+        let mut seen = self.rules_seen.write().unwrap_or_else(PoisonError::into_inner);
+        seen.contains(rule) || (seen.len() < most && seen.insert(rule.to_owned()))
     }
 
     /// The gateway added `time` to `verb`.
@@ -430,6 +473,20 @@ mod process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_so_many_rules_have_series() {
+        let metrics = Metrics::with_rules(RuleSeries::Top(2));
+        for rule in ["A", "B", "C", "A", "D"] {
+            metrics.rule_hit(rule, "spam");
+        }
+        let text = metrics.render();
+        for (rule, hits) in [("A", 2), ("B", 1), ("other", 2)] {
+            let line = format!("gatepost_rule_hits_total{{class=\"spam\",rule=\"{rule}\"}} {hits}");
+            assert!(text.contains(&line), "{line} is missing in\n{text}");
+        }
+        assert!(!text.contains("rule=\"C\""));
+    }
 
     #[test]
     fn every_family_is_built_and_shown() {

@@ -618,7 +618,7 @@ pub(super) const LIMITS: Table = Table {
             "upstream_connect_timeout",
             Kind::Duration,
             Is("10s"),
-            "How long an upstream may take to accept and to finish TLS.",
+            "How long an upstream may take to accept, to finish TLS, and to greet.",
         ),
         key(
             "upstream_reply_timeout",

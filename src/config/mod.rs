@@ -39,7 +39,7 @@ use crate::{
 };
 pub use crate::{
     session::{Protocol, TlsMode},
-    telemetry::LogFormat,
+    telemetry::{LogFormat, RuleSeries},
 };
 
 /// Where a configuration is looked for when none is named, in this order.
@@ -354,17 +354,6 @@ pub struct Metrics {
     pub bind: SocketAddr,
     /// How many rules have series of their own.
     pub rules: RuleSeries,
-}
-
-/// How many rules have metric series of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuleSeries {
-    /// The first this many to hit.
-    Top(usize),
-    /// All of them.
-    All,
-    /// None.
-    Off,
 }
 
 /// How we speak to the operator.

@@ -10,6 +10,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -33,6 +34,8 @@ pub struct Stream {
     output: BytesMut,
     tls: Option<Box<TlsFacts>>,
     traffic: Option<Box<Traffic>>,
+    /// The host that was connected to; none for streams that were accepted.
+    host: Option<Arc<str>>,
 }
 
 /// What TLS begins with: a transport nothing was read from ahead, and its counters.
@@ -45,12 +48,25 @@ thread_local! {
 impl Stream {
     /// A stream over `io`, in clear.
     pub fn new(io: impl Transport + 'static) -> Self {
-        Self { io: Box::new(io), input: BytesMut::new(), output: BytesMut::new(), tls: None, traffic: None }
+        Self {
+            io: Box::new(io),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            tls: None,
+            traffic: None,
+            host: None,
+        }
     }
 
     /// The same stream, counted. Counts octets of the protocol, not of TLS.
     pub fn counted(mut self, traffic: Traffic) -> Self {
         self.traffic = Some(Box::new(traffic));
+        self
+    }
+
+    /// The same stream, which leads to `host`: the name its certificate must have.
+    pub fn to_host(mut self, host: &str) -> Self {
+        self.host = Some(host.into());
         self
     }
 
@@ -149,10 +165,10 @@ impl Stream {
         Ok(Self { tls: Some(Box::new(facts)), traffic, ..Self::new(session) })
     }
 
-    /// Takes the client's part of a TLS handshake with a server called `name`.
-    pub async fn connect_tls(self, tls: &ClientTls, name: &str) -> Result<Self, UpgradeError> {
+    /// Takes the client's part of a TLS handshake with the host the stream leads to.
+    pub async fn connect_tls(self, tls: &ClientTls) -> Result<Self, UpgradeError> {
+        let name = tls.server_name(self.host.as_deref().unwrap_or_default())?;
         let (io, traffic) = self.into_clean_parts()?;
-        let name = tls.server_name(name)?;
         let session = tls.connector().connect(name, io).await.map_err(UpgradeError::Handshake)?;
         let facts = TlsFacts::of(session.get_ref().1);
         Ok(Self { tls: Some(Box::new(facts)), traffic, ..Self::new(session) })

@@ -106,8 +106,7 @@ impl Upstream {
     /// Begins TLS after the protocol's go-ahead.
     pub async fn upgrade(&self, stream: Stream) -> Result<Stream, UpgradeError> {
         let (UpstreamTls::StartTls(tls) | UpstreamTls::Implicit(tls)) = &self.tls else { return Ok(stream) };
-        let host = self.servers.first().map_or("", |server| host_of(server));
-        match timeout(self.connect_timeout, stream.connect_tls(tls, host)).await {
+        match timeout(self.connect_timeout, stream.connect_tls(tls)).await {
             Ok(upgraded) => upgraded,
             Err(_) => Err(UpgradeError::Handshake(io::ErrorKind::TimedOut.into())),
         }
@@ -122,8 +121,9 @@ impl Upstream {
             }
             Dial::Pipe(open) => open()?,
         };
+        let stream = stream.to_host(host_of(server));
         match &self.tls {
-            UpstreamTls::Implicit(tls) => Ok(stream.connect_tls(tls, host_of(server)).await?),
+            UpstreamTls::Implicit(tls) => Ok(stream.connect_tls(tls).await?),
             UpstreamTls::Off | UpstreamTls::StartTls(_) => Ok(stream),
         }
     }

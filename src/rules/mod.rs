@@ -1,5 +1,6 @@
 //! Rules: how suspicious is a message, and why? Pure and synchronous.
 
+mod checks;
 mod evidence;
 mod literal;
 mod meta;

@@ -6,7 +6,7 @@
 //!   - id: PHISH_VERIFY              # capitals, digits, _
 //!     description: Asks to verify an account
 //!     points: 1.5                   # negative for honest signs; 0 for rules that only serve others
-//!     target: body                  # body text raw full url attachment defect headers sender helo
+//!     target: body                  # body text raw full url attachment defect check headers sender helo
 //!                                   # subject from to cc reply-to, `header X-Any`, each with :addr :name :raw
 //!     as: words                     # how patterns are read: regex (default), text, words
 //!     any: [verify your account]    # one of these

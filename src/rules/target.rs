@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use super::checks;
 use crate::mail::{Envelope, Header, Message, defect_names, limits::FULL_MAX};
 
 /// What patterns are held against.
@@ -24,6 +25,8 @@ pub(super) enum Target {
     Attachment,
     /// The names of the message's defects.
     Defect,
+    /// The names of the checks that hold.
+    Check,
     /// The reverse path of the envelope.
     Sender,
     /// What the client called itself.
@@ -48,7 +51,7 @@ pub(super) enum Side {
 }
 
 /// Targets that have a word of their own; `header NAME` is for any other field.
-const WORDS: [(&str, Target); 10] = [
+const WORDS: [(&str, Target); 11] = [
     ("body", Target::Body),
     ("text", Target::Text),
     ("raw", Target::Raw),
@@ -56,6 +59,7 @@ const WORDS: [(&str, Target); 10] = [
     ("url", Target::Url),
     ("attachment", Target::Attachment),
     ("defect", Target::Defect),
+    ("check", Target::Check),
     ("sender", Target::Sender),
     ("helo", Target::Helo),
     ("headers", Target::Headers),
@@ -104,6 +108,7 @@ impl Target {
             Self::Defect => {
                 Some(defect_names(message.defects())).filter(|names| !names.is_empty()).map(owned)
             }
+            Self::Check => Some(checks::holding(message)).filter(|names| !names.is_empty()).map(owned),
             Self::Sender => envelope.sender.as_deref().map(|sender| Cow::Borrowed(sender.as_bytes())),
             Self::Helo => envelope.helo.as_deref().map(|helo| Cow::Borrowed(helo.as_bytes())),
             Self::Headers => {
@@ -122,7 +127,7 @@ impl Target {
         let mut envelope = Envelope::default();
         let folded = text.trim_end().replace('\n', "\n ");
         let message = match self {
-            Self::Body | Self::Text | Self::Raw | Self::Full | Self::Url | Self::Defect => {
+            Self::Body | Self::Text | Self::Raw | Self::Full | Self::Url | Self::Defect | Self::Check => {
                 format!("\n{text}")
             }
             Self::Attachment => format!("Content-Disposition: attachment; filename=\"{folded}\"\n\n"),

@@ -27,7 +27,7 @@ pub enum Door {
         /// The field with its line end.
         received: String,
     },
-    /// POP3 or IMAP: the message is in a mailbox.
+    /// POP3: the message is in a mailbox, and is left as it is or shown stamped.
     Mailbox,
 }
 
@@ -245,10 +245,10 @@ impl Work {
                 let received = Some(received.as_str()).filter(|_| style.received);
                 (received, stamped, style.headers && (stamped || style.ham_headers))
             }
-            Door::Mailbox => {
-                let stamped = self.policy.pop3.answer(verdict.class) != Filing::Leave;
-                (None, stamped, style.headers && stamped)
+            Door::Mailbox if self.policy.pop3.answer(verdict.class) == Filing::Leave => {
+                return Rendition::untouched(message.len());
             }
+            Door::Mailbox => (None, true, style.headers),
         };
         let stamp = Stamp::new(&StampFacts {
             verdict,

@@ -54,7 +54,7 @@ async fn converse(client: Stream, peer: ClientAddr, listener: &Listener, gateway
     match listener.protocol {
         Protocol::Smtp => Box::pin(smtp::serve(client, peer, listener, gateway)).await,
         Protocol::Pop3 => Box::pin(pop3::serve(client, peer, listener, gateway)).await,
-        Protocol::Imap => End::ClientFault,
+        Protocol::Imap => Box::pin(imap::serve(client, peer, listener, gateway)).await,
     }
 }
 
@@ -213,6 +213,8 @@ pub enum End {
     UpstreamClosed,
     /// The gateway is ending.
     Drained,
+    /// We could not go on: the disk, or a fault of ours.
+    Failed,
 }
 
 impl End {
@@ -228,6 +230,7 @@ impl End {
             Self::UpstreamLost => "upstream_lost",
             Self::UpstreamClosed => "upstream_closed",
             Self::Drained => "drained",
+            Self::Failed => "failed",
         }
     }
 }

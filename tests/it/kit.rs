@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use gatepost::{
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
-    session::{self, ClientAddr, Drain, End, Gateway, Listener, Protocol, Relay, TlsMode},
+    session::{self, ClientAddr, Drain, Gateway, Listener, Protocol, Relay, TlsMode},
     store::Store,
     telemetry::Metrics,
 };
@@ -24,7 +24,6 @@ use tempfile::TempDir;
 use tokio::{
     io::{DuplexStream, duplex},
     sync::{Semaphore, mpsc, watch},
-    task::JoinHandle,
 };
 
 /// Octets a pipe holds before a writer must wait.
@@ -57,8 +56,6 @@ impl Setting {
 pub(crate) struct Scene {
     pub(crate) client: Stream,
     pub(crate) dialled: mpsc::Receiver<DuplexStream>,
-    pub(crate) session: JoinHandle<End>,
-    pub(crate) gateway: Arc<Gateway>,
     pub(crate) drain: watch::Sender<bool>,
 }
 
@@ -68,6 +65,12 @@ pub(crate) struct SelfSigned {
 }
 
 impl SelfSigned {
+    /// One for all who need not have their own.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: LazyLock<SelfSigned> = LazyLock::new(SelfSigned::new);
+        &SHARED
+    }
+
     pub(crate) fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let signed = rcgen::generate_simple_self_signed(vec!["mail.example.org".to_owned()]).unwrap();
@@ -153,7 +156,6 @@ pub(crate) fn scene(setting: &Setting, certificate: &SelfSigned, folder: &TempDi
     let listener = listener(setting, certificate, &gateway.metrics, open);
     let (client, door) = duplex(PIPE_OCTETS);
     let shared = Arc::clone(&gateway);
-    let session =
-        tokio::spawn(async move { session::serve(Stream::new(door), CLIENT, &listener, &shared).await });
-    Scene { client: Stream::new(client), dialled, session, gateway, drain }
+    tokio::spawn(async move { session::serve(Stream::new(door), CLIENT, &listener, &shared).await });
+    Scene { client: Stream::new(client), dialled, drain }
 }

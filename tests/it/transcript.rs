@@ -62,9 +62,9 @@ async fn play(name: &str, text: &str, protocol: Protocol) {
     for line in text.lines().filter_map(|line| line.strip_prefix("@ ")) {
         apply(&mut setting, line, name);
     }
-    let certificate = SelfSigned::new();
+    let certificate = SelfSigned::shared();
     let folder = TempDir::new().unwrap();
-    let scene = scene(&setting, &certificate, &folder);
+    let scene = scene(&setting, certificate, &folder);
     let mut stage = Stage { scene, upstream: None, certificate, place: String::new() };
     for (number, line) in text.lines().enumerate() {
         stage.place = format!("tests/transcripts/{name}:{}: {line}", number + 1);
@@ -100,7 +100,7 @@ fn action_of(word: &str) -> Action {
 struct Stage {
     scene: Scene,
     upstream: Option<Stream>,
-    certificate: SelfSigned,
+    certificate: &'static SelfSigned,
     /// For messages: the file, the line and its text.
     place: String,
 }
@@ -141,7 +141,7 @@ impl Stage {
             "idle" => idle(&mut self.scene.client, &self.place).await,
             "starts tls" => {
                 let client = self.scene.client.take();
-                let tls = client.connect_tls(&SelfSigned::client(), "mail.example.org").await;
+                let tls = client.connect_tls(&SelfSigned::client()).await;
                 self.scene.client = tls.unwrap_or_else(|error| panic!("{}: {error}", self.place));
             }
             _ => panic!("{}: not an act", self.place),

@@ -31,7 +31,10 @@ pub async fn serve(mut client: Stream, peer: ClientAddr, listener: &Listener, ga
     let (upstream, greeting) = match opened.unwrap_or(Err(opening::Fault::Timeout)) {
         Ok(opened) => opened,
         Err(fault) => {
-            tracing::warn!(listener = %listener.name, upstream = %listener.upstream.name, %fault, "no upstream session");
+            // A connection that did not come about is logged where it was tried.
+            if !matches!(fault, opening::Fault::Connect(_)) {
+                tracing::warn!(listener = %listener.name, upstream = %listener.upstream.name, %fault, "no upstream session");
+            }
             client.queue(format!("* BYE {}\r\n", relay::UNREACHABLE).as_bytes());
             farewell(&mut client).await;
             return End::UpstreamUnavailable;
@@ -49,7 +52,7 @@ pub async fn serve(mut client: Stream, peer: ClientAddr, listener: &Listener, ga
             Turn::Over(end) => break end,
             Turn::StartTls => {
                 match Box::pin(accept_tls(session.client.io.take(), peer, listener, gateway)).await {
-                    Ok(client) => session.encrypted(client),
+                    Ok(client) => turn = session.encrypted(client),
                     Err(end) => break end,
                 }
             }
@@ -58,8 +61,7 @@ pub async fn serve(mut client: Stream, peer: ClientAddr, listener: &Listener, ga
     if let Some(account) = session.relay.account() {
         tracing::debug!(listener = %listener.name, client = %peer.0, account, "account of the session");
     }
-    farewell(&mut session.client.io).await;
-    farewell(&mut session.upstream.io).await;
+    tokio::join!(farewell(&mut session.client.io), farewell(&mut session.upstream.io));
     end
 }
 
@@ -122,9 +124,9 @@ impl<'a> Session<'a> {
         if greeting.is_empty() { None } else { self.tell(Input::Upstream(&mut greeting)) }
     }
 
-    fn encrypted(&mut self, client: Stream) {
+    fn encrypted(&mut self, client: Stream) -> Option<Turn> {
         self.client = Side::new(client);
-        self.relay.handle(Instant::now(), Input::Encrypted, &mut Vec::new());
+        self.tell(Input::Encrypted)
     }
 
     /// Carries octets until the session is over or has to change.

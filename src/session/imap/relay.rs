@@ -22,6 +22,7 @@
 //!                            ◀── the tagged end of the command itself, in GoAhead, Challenge, Response and Idle
 //! ```
 //!
+//! A client that half-closes is heard out: the upstream is told of it behind the answers that are still to come.
 //! Commands are known by their tags while they are in flight. An untagged response is never tied to one of them:
 //! upstreams run pipelined commands at once. What the gate says itself waits until the upstream's response is complete.
 //!
@@ -211,7 +212,11 @@ struct Happened {
     /// The upstream said goodbye.
     bye: bool,
     client_end: bool,
+    /// The upstream knows of the client's end.
+    upstream_told: bool,
     upstream_end: bool,
+    /// The upstream ended first.
+    lost: bool,
     /// The order to end was given.
     drain: bool,
     /// The session is over.
@@ -252,21 +257,20 @@ impl Relay {
                 self.upstream_says(octets, out);
                 self.note_activity(now, before, octets);
             }
-            Input::ClientEnd => {
-                self.happened.client_end = true;
-                out.push(Output::EndUpstream);
-            }
+            Input::ClientEnd => self.happened.client_end = true,
             Input::UpstreamEnd(rest) => {
                 if !rest.is_empty() {
                     out.push(Output::ToClient(rest.split().freeze()));
                 }
                 self.happened.upstream_end = true;
+                self.happened.lost = !self.happened.client_end;
                 out.push(Output::EndClient);
             }
             Input::Encrypted => self.expect = Expect::Command,
             Input::Drain => self.happened.drain = true,
             Input::Tick => self.tick(now, out),
         }
+        self.end_upstream_when_answered(out);
         if self.happened.drain && self.is_quiet() {
             self.bye("The gateway is restarting", End::Drained, out);
         }
@@ -306,14 +310,25 @@ impl Relay {
         match self.happened {
             Happened { logout: true, .. } => End::Quit,
             Happened { bye: true, .. } => End::UpstreamClosed,
-            Happened { client_end: true, .. } => End::ClientClosed,
-            _ => End::UpstreamLost,
+            Happened { lost: true, .. } => End::UpstreamLost,
+            _ => End::ClientClosed,
         }
     }
 
     /// The account that logged in, where the client said it in a LOGIN.
     pub fn account(&self) -> Option<&str> {
         self.account.as_deref()
+    }
+
+    /// A client that has said everything is still owed its answers, and most servers take the end of a TLS stream for
+    /// the end of the session: they are told when no answer can come any more.
+    fn end_upstream_when_answered(&mut self, out: &mut Vec<Output>) {
+        let answer_comes = |command: &InFlight| !command.open && !matches!(command.kind, Kind::Idle);
+        let happened = &mut self.happened;
+        if happened.client_end && !happened.upstream_told && !self.in_flight.iter().any(answer_comes) {
+            happened.upstream_told = true;
+            out.push(Output::EndUpstream);
+        }
     }
 
     /// Only what completes something is activity: a line that comes octet by octet keeps no session open.
@@ -692,11 +707,18 @@ impl Relay {
             tracing::warn!("the upstream's capability list is longer than a line may be");
             return self.close(End::UpstreamLost, out);
         }
-        for capability in capability::words(octets.get(list.clone()).unwrap_or_default()) {
+        let words = octets.get(list.clone()).unwrap_or_default();
+        for capability in capability::words(words).filter(|capability| capability::shown(capability, words)) {
             self.offers.learn(capability);
         }
-        let ours: &[&str] = if self.terms.start_tls && !self.happened.login { &["STARTTLS"] } else { &[] };
+        let ours: &[&str] = if self.may_start_tls() { &["STARTTLS"] } else { &[] };
         out.push(Output::ToClient(capability::reduce(octets, list.clone(), ours).into()));
+    }
+
+    /// A list that comes while a login is on its way is that of a session that is logged in.
+    fn may_start_tls(&self) -> bool {
+        let logs_in = |command: &InFlight| matches!(command.kind, Kind::Login { .. } | Kind::Authenticate);
+        self.terms.start_tls && !self.happened.login && !self.in_flight.iter().any(logs_in)
     }
 
     /// `+`: the first command that waits for it goes on.
@@ -794,7 +816,9 @@ impl Relay {
 impl Offers {
     fn learn(&mut self, capability: &[u8]) {
         self.literal_plus |= capability.eq_ignore_ascii_case(b"LITERAL+");
-        self.literal_minus |= capability.eq_ignore_ascii_case(b"LITERAL-");
+        // RFC 9051 section 4.3 holds LITERAL- in IMAP4rev2.
+        self.literal_minus |=
+            capability.eq_ignore_ascii_case(b"LITERAL-") || capability.eq_ignore_ascii_case(b"IMAP4rev2");
         self.binary |= capability.eq_ignore_ascii_case(b"BINARY");
     }
 }

@@ -72,9 +72,8 @@ impl Fault {
             Self::ClientSilent => End::ClientTimeout,
             Self::ClientLine | Self::ClientErrors | Self::ClientInjected => End::ClientFault,
             Self::UpstreamTls(_) => End::UpstreamUnavailable,
-            Self::UpstreamGone | Self::UpstreamSilent | Self::UpstreamBroken(_) | Self::Spool(_) => {
-                End::UpstreamLost
-            }
+            Self::UpstreamGone | Self::UpstreamSilent | Self::UpstreamBroken(_) => End::UpstreamLost,
+            Self::Spool(_) => End::Failed,
             Self::UpstreamGoodbye => End::UpstreamClosed,
             Self::Draining => End::Drained,
         }

@@ -92,7 +92,7 @@ async fn relay(
 
 /// Reads the upstream's greeting, and encrypts its leg where that has to be asked for.
 async fn greet(upstream: Stream, listener: &Listener, gateway: &Gateway) -> Result<(Leg, Response), Fault> {
-    let patience = gateway.limits.upstream_reply_timeout;
+    let patience = gateway.limits.upstream_connect_timeout;
     let limit = octets(gateway.limits.sasl_line_bytes);
     let mut upstream = Leg::new(upstream, limit);
     let greeting = upstream.response(patience).await?;

@@ -86,7 +86,7 @@ impl Setting {
         let metrics = Arc::new(Metrics::new());
         let (order, drain) = Drain::channel();
         let gateway = Arc::new(Gateway {
-            filter: Arc::new(Filter::new(Arc::new(RuleSet::default()))),
+            filter: Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),
             store: Store::open(&folder.path().join("store")).unwrap(),
             metrics: Arc::clone(&metrics),
             budget: Budget::new(self.limits.spool_memory_bytes),
@@ -677,7 +677,7 @@ async fn the_clients_leg_is_encrypted_after_stls() {
     let mut scene = Setting { tls: Some(server_tls()), ..Setting::default() }.begin();
     scene.play(&GREETING).await;
     scene.play(&[C("STLS\r\n"), ToC("+OK begin TLS\r\n")]).await;
-    let mut client = Stream::new(scene.client).connect_tls(&trusting(), "localhost").await.unwrap();
+    let mut client = Stream::new(scene.client).to_host("localhost").connect_tls(&trusting()).await.unwrap();
     let mut upstream = scene.upstream.take().unwrap();
     client.queue(b"STLS\r\nCAPA\r\n");
     client.flush().await.unwrap();

@@ -93,9 +93,11 @@ pub struct Address<'a> {
 
 impl Address<'_> {
     /// Whether the local part could be read as a route to somewhere else (`user%other`, `other!user`, a quoted
-    /// `@`): servers that still honour those would relay what a domain check let through.
+    /// `@`, or what normalisation makes one of these): servers that still honour those would relay what a domain
+    /// check let through.
     pub fn has_routing(&self) -> bool {
-        self.local.contains(['@', '%', '!'])
+        self.local
+            .contains(['@', '%', '!', '\u{ff20}', '\u{fe6b}', '\u{ff05}', '\u{fe6a}', '\u{ff01}', '\u{fe57}'])
     }
 }
 
@@ -361,6 +363,7 @@ mod tests {
             ("RCPT TO:<a%evil.example@example.org>", true),
             ("RCPT TO:<evil.example!a@example.org>", true),
             ("RCPT TO:<\"a@evil.example\"@example.org>", true),
+            ("RCPT TO:<a＠evil.example@example.org>", true),
         ] {
             let Ok(Command::Rcpt(PathCommand { path: Path::Mailbox(address), .. })) =
                 Command::parse(line.as_bytes())

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// A relay with the octets that wait on both sides, as the driver keeps them.
@@ -178,7 +180,7 @@ fn capabilities_are_reduced_wherever_they_stand() {
                 ">C * OK [CAPABILITY IMAP4rev1 ID STARTTLS] hi\r\n",
             ),
             LOGIN,
-            ("U l OK [CAPABILITY IMAP4rev1 ID] in\r\n", ">C l OK [CAPABILITY IMAP4rev1 ID STARTTLS] in\r\n"),
+            ("U l OK [CAPABILITY IMAP4rev1 ID] in\r\n", ">C l OK [CAPABILITY IMAP4rev1 ID] in\r\n"),
         ],
     );
 }
@@ -270,6 +272,12 @@ fn an_unasked_literal_passes_only_where_it_is_understood() {
             ">C f BAD This literal has to be synchronising\r\n>U g NOOP\r\n",
         ),
     ]);
+    for (offer, passes) in [("IMAP4rev2", true), ("IMAP4rev2 IMAP4rev1", false)] {
+        let mut scene = Scene::new(TERMS);
+        scene.step(&format!("U * OK [CAPABILITY {offer}] hi\r\n"), usize::MAX);
+        let told = scene.step("C a LOGIN {4+}\r\nfred x\r\n", usize::MAX);
+        assert_eq!(told.starts_with(">U"), passes, "{offer}: {told}");
+    }
     let large = "x".repeat(4_097);
     let (said, told) = (
         format!("C a APPEND x {{4097+}}\r\n{large}\r\n"),
@@ -574,10 +582,15 @@ fn each_side_ends_by_itself() {
     check(&[
         HELLO,
         ("C a NOOP\r\nb NO", ">U a NOOP\r\n"),
-        ("client ends", "[end upstream]"),
-        ("U * 1 EXISTS\r\na OK\r\n* unfini", ">C * 1 EXISTS\r\na OK\r\n"),
+        ("client ends", ""),
+        ("U * 1 EXISTS\r\n", ">C * 1 EXISTS\r\n"),
+        ("U a OK\r\n* unfini", ">C a OK\r\n[end upstream]"),
         ("upstream ends", ">C * unfini[end client]"),
     ]);
+    // What the upstream cannot answer any more is not waited for.
+    check(&[HELLO, ("client ends", "[end upstream]")]);
+    check(&[HELLO, ("C a IDLE\r\n", ">U a IDLE\r\n"), ("client ends", "[end upstream]")]);
+    check(&[OFFER, ("C a CREATE {5+}\r\nab", ">U a CREATE {5+}\r\nab"), ("client ends", "[end upstream]")]);
     for (script, end) in [
         (vec!["C a LOGOUT\r\n", "U * BYE\r\na OK\r\n", "upstream ends", "client ends"], End::Quit),
         (vec!["client ends", "upstream ends"], End::ClientClosed),
@@ -629,10 +642,100 @@ fn draining_waits_for_quiet() {
     let bye = ">C * BYE The gateway is restarting\r\n[close drained]";
     check(&[HELLO, ("drain", bye)]);
     check(&[HELLO, ("C a IDLE\r\n", ">U a IDLE\r\n"), ("drain", bye)]);
+    check_on(
+        STARTTLS,
+        &[HELLO, ("C a STARTTLS\r\n", ">C a OK Begin TLS now\r\n[tls]"), ("drain", ""), ("encrypted", bye)],
+    );
     check(&[
         HELLO,
         ("C a NOOP\r\n", ">U a NOOP\r\n"),
         ("drain", ""),
         ("U a OK\r\n", ">C a OK\r\n* BYE The gateway is restarting\r\n[close drained]"),
     ]);
+}
+
+/// Words that conversations, and attempts on them, are made of.
+const WORDS: &[&str] = &[
+    "a ",
+    "b ",
+    "l ",
+    "* ",
+    "+ ",
+    "OK",
+    "NO",
+    "BAD",
+    "BYE",
+    " ",
+    "\r\n",
+    "\n",
+    "\r",
+    "\0",
+    "{3}\r\n",
+    "{3+}\r\n",
+    "~{5+}\r\n",
+    "{9999999}",
+    "\"",
+    "\\",
+    "LOGIN fred pw",
+    "IDLE\r\n",
+    "DONE\r\n",
+    "AUTHENTICATE PLAIN\r\n",
+    "YWJj\r\n",
+    "NOOP\r\n",
+    "APPEND x ",
+    "COMPRESS DEFLATE",
+    "STARTTLS\r\n",
+    "LOGOUT\r\n",
+    "[CAPABILITY ",
+    "] ",
+    "1 FETCH (BODY[] ",
+    ")",
+    "abc",
+];
+
+fn text() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(WORDS), 0..30).prop_map(|words| words.concat())
+}
+
+fn said(out: &[Output]) -> String {
+    let octets = out.iter().filter_map(|output| match output {
+        Output::ToClient(octets) => Some(&octets[..]),
+        _ => None,
+    });
+    String::from_utf8_lossy(&octets.collect::<Vec<_>>().concat()).into_owned()
+}
+
+proptest! {
+    /// Whatever the two say, it comes to an end, and what a side says in pieces is what it says at once, as long as the
+    /// other does not fall in between.
+    #[test]
+    fn pieces_of_a_conversation_change_nothing(
+        client in text(),
+        turns in prop::collection::vec((prop::bool::ANY, text()), 0..12),
+        chunk in 1_usize..12,
+    ) {
+        let (mut whole, mut pieces) = (Scene::new(TERMS), Scene::new(TERMS));
+        for scene in [&mut whole, &mut pieces] {
+            scene.step(HELLO.0, usize::MAX);
+        }
+        let first = format!("C {client}");
+        prop_assert_eq!(whole.step(&first, usize::MAX), pieces.step(&first, chunk));
+        for (by_client, text) in turns {
+            whole.step(&format!("{} {text}", if by_client { 'C' } else { 'U' }), chunk);
+        }
+    }
+
+    /// What the upstream says arrives as it was, but for capability lists and what is not a whole line yet.
+    #[test]
+    fn what_the_upstream_says_arrives(words in prop::collection::vec(text(), 0..12), chunk in 1_usize..12) {
+        let text = words.concat().replace("[CAPABILITY", "[");
+        let mut scene = Scene::new(TERMS);
+        scene.step(HELLO.0, usize::MAX);
+        let mut out = Vec::new();
+        for piece in text.as_bytes().chunks(chunk) {
+            scene.upstream.extend_from_slice(piece);
+            scene.settle(&mut out);
+        }
+        prop_assert_eq!(said(&out) + &String::from_utf8_lossy(&scene.upstream), text);
+    }
 }
