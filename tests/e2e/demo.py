@@ -228,7 +228,10 @@ def main(arguments):
             gate = lab.gate() if have_gate() else None
             doors = gate.ports if gate else lab.ports | {"mx": lab.ports["smtp"]}
             print("Started Gatepost in front of them" if gate else "E2E_GATE=off: no gate, straight to the servers", flush=True)
-            status = play(lab, gate, doors)
+            try:
+                status = play(lab, gate, doors)
+            except (LabError, OSError, poplib.error_proto, imaplib.IMAP4.error) as problem:
+                raise LabError(f"{type(problem).__name__}: {problem}\n{lab.evidence()}") from problem
             if once:
                 return status
             show_addresses(lab, gate, doors)

@@ -663,7 +663,7 @@ def make_certificates(folder):
         "subjectAltName=DNS:localhost,IP:127.0.0.1\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
     )
     _openssl(
-        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7", "-subj",
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90", "-subj",
         "/CN=Gatepost lab CA", "-keyout", folder / "ca.key", "-out", folder / "ca.pem",
         "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
     )
@@ -674,7 +674,7 @@ def make_certificates(folder):
         )
         _openssl(
             "x509", "-req", "-in", folder / "tmp" / "server.csr", "-CA", folder / "ca.pem", "-CAkey",
-            folder / "ca.key", "-set_serial", str(random.getrandbits(64)), "-days", "7", "-extfile", extensions,
+            folder / "ca.key", "-set_serial", str(random.getrandbits(64)), "-days", "90", "-extfile", extensions,
             "-out", folder / f"{name}.pem",
         )
         (folder / f"{name}.key").chmod(0o600)

@@ -232,16 +232,14 @@ def ham(message_id="ham@partner.example", to="alice@example.org"):
 
 
 def phish(message_id="phish@bank-login.example", to="alice@example.org"):
+    """Spam beyond doubt, but not so much of it that the second threshold is reached."""
     return lines(
-        'From: "Your Bank Security Team" <security@bank-login.example>', f"To: {to}",
-        "Reply-To: collect9981@freemail.example",
-        "Subject: URGENT: your account has been suspended - verify now!!!", f"Message-ID: <{message_id}>",
-        "Date: Mon, 01 Jun 2026 10:00:00 +0000", "MIME-Version: 1.0", "Content-Type: text/html; charset=utf-8", "",
-        "<html><body><p>Dear valued customer,</p>",
-        "<p>We detected unusual activity. Your account has been suspended. You must verify your account",
-        "within 24 hours or it will be permanently closed.</p>",
+        "From: Bank Example <service@bank-login.example>", f"To: {to}", "Subject: About your account",
+        f"Message-ID: <{message_id}>", "Date: Mon, 01 Jun 2026 10:00:00 +0000", "MIME-Version: 1.0",
+        "Content-Type: text/html; charset=utf-8", "", "<html><body><p>Dear customer,</p>",
+        "<p>your account has been suspended. Please verify your account and enter your password:</p>",
         '<p><a href="http://192.0.2.77/bank/login.php?verify=1">https://www.bank.example/login</a></p>',
-        "<p>Click here to confirm your password, credit card number and PIN.</p></body></html>",
+        "<p>Bank Example</p></body></html>",
     )
 
 

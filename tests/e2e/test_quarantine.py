@@ -30,7 +30,7 @@ class QuarantineTest(Case):
         self.lab.empty("alice")
         self.lab.empty("bob")
         for held in self.gate.quarantine():
-            self.gate.command("quarantine", "delete", held["id"], check=False)
+            self.gate.command("quarantine", "delete", "--yes", held["id"], check=False)
 
     def hold(self, name, to="alice@example.org", raw=None):
         """Sends a GTUBE message; returns its entry in the quarantine's list."""
@@ -124,7 +124,7 @@ class QuarantineTest(Case):
 
     def test_delete(self):
         held = self.hold("delete")
-        self.gate.command("quarantine", "delete", held["id"])
+        self.gate.command("quarantine", "delete", "--yes", held["id"])
         self.assertEqual(self._state(held["id"]), "gone")
         self.assertEqual(self.gate.command("quarantine", "release", held["id"], check=False).returncode, 1)
         self.assertEqual(self.lab.delivered("alice"), [])
@@ -144,7 +144,8 @@ class QuarantineTest(Case):
         for verb in ("show", "release", "delete"):
             for wrong in ("01900000-0000-7000-8000-000000000000", "../../etc/passwd", "x"):
                 with self.subTest(verb=verb, id=wrong):
-                    done = self.gate.command("quarantine", verb, wrong, check=False)
+                    yes = ["--yes"] if verb == "delete" else []
+                    done = self.gate.command("quarantine", verb, *yes, wrong, check=False)
                     self.assertIn(done.returncode, (1, 2))
                     self.assertTrue(done.stderr.strip())
 
