@@ -216,3 +216,50 @@ fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
+
+/// A session that the drain cuts is told so before the connection ends (`app::CUT_GRACE` says that it is).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_cut_by_the_drain_is_told_421() {
+    use std::io::{BufRead as _, Write as _};
+    let real = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = real.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut socket, _) = real.accept().unwrap();
+        socket.write_all(b"220 mx.example.org ESMTP\r\n").unwrap();
+        for line in io::BufReader::new(socket.try_clone().unwrap()).lines() {
+            if line.is_err() || socket.write_all(b"250 ok\r\n").is_err() {
+                return;
+            }
+        }
+    });
+    let folder = TempDir::new().unwrap();
+    let text = format!(
+        "store: {{path: {}}}\n\
+         limits: {{drain_timeout: 1s}}\n\
+         upstreams: {{real: {{protocol: smtp, servers: ['{server}']}}}}\n\
+         listeners: [{{name: mx, protocol: smtp, bind: '127.0.0.1:2525', upstream: real, relay_domains: [example.org]}}]\n",
+        folder.path().join("store").display()
+    );
+    let (mut config, _) = Config::read(&text, "review.yaml").sound().unwrap_or_else(|faults| panic!("{faults:?}"));
+    config.listeners[0].bind = vec!["127.0.0.1:0".parse().unwrap()];
+    let app = App::build(&config).unwrap();
+    let address = app.addresses()[0].1;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let app = tokio::spawn(app.run_until(async move {
+        let _ = stopped.await;
+    }));
+    let client = tokio::task::spawn_blocking(move || {
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        let mut said = io::BufReader::new(socket.try_clone().unwrap()).lines();
+        said.next().unwrap().unwrap();
+        for command in ["HELO c.example\r\n", "MAIL FROM:<s@far.example>\r\n"] {
+            socket.write_all(command.as_bytes()).unwrap();
+            said.next().unwrap().unwrap();
+        }
+        stop.send(()).unwrap();
+        said.next().and_then(Result::ok).unwrap_or_default()
+    });
+    let last = client.await.unwrap();
+    app.await.unwrap();
+    assert!(last.starts_with("421"), "the last word was {last:?}");
+}
