@@ -349,3 +349,43 @@ async fn the_certificate_fits_what_the_client_can_verify() {
     let rsa = [rustls::SignatureScheme::RSA_PSS_SHA256, rustls::SignatureScheme::RSA_PKCS1_SHA256];
     assert!(shakes_hands(&server, &rsa, &[]).await, "a client that knows RSA alone gets no TLS");
 }
+
+/// A client waits 10 minutes for the reply to its dot (RFC 5321 section 4.5.3.2.6), then goes and tries again. A message
+/// whose turn to be judged comes later than that must be deferred, not delivered: delivering it doubles it for certain.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waited_longer_than_its_client_is_not_delivered() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let (gateway, _drain) = gateway(store, folder.path(), Limits::default());
+    let (near, far) = duplex(64 * 1024);
+    let pipe = std::sync::Mutex::new(Some(near));
+    let open = move || Ok(Stream::new(pipe.lock().unwrap().take().ok_or(io::ErrorKind::ConnectionRefused)?));
+    let listener =
+        crate::kit::listener(&Setting::new(Protocol::Smtp), SelfSigned::shared(), &gateway.metrics, open);
+    let (client, door) = duplex(64 * 1024);
+    let busy = gateway.judging.clone().acquire_many_owned(2).await.unwrap();
+    let shared = Arc::clone(&gateway);
+    tokio::spawn(async move {
+        gatepost::session::serve(Stream::new(door), crate::kit::CLIENT, &listener, &shared).await
+    });
+    let asked_for_data = tokio::spawn(async move {
+        let mut upstream = Stream::new(far);
+        let mut lines = LineDecoder::new(4096);
+        say(&mut upstream, "220 mx\r\n").await;
+        while let Some(command) = line(&mut upstream, &mut lines).await {
+            if command == "DATA" {
+                return true;
+            }
+            say(&mut upstream, "250 ok\r\n").await;
+        }
+        false
+    });
+    let mut client = Stream::new(client);
+    say(&mut client, "HELO c\r\nMAIL FROM:<s@far.example>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n").await;
+    sleep(Duration::from_secs(1)).await;
+    say(&mut client, "Subject: late\r\n\r\ntext\r\n.\r\n").await;
+    sleep(Duration::from_secs(11 * 60)).await;
+    drop(client);
+    drop(busy);
+    assert!(!asked_for_data.await.unwrap(), "delivered after the client gave up");
+}
