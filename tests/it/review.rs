@@ -196,7 +196,8 @@ async fn sessions_that_ended_leave_no_memory_behind() {
          listeners: [{{name: mx, protocol: smtp, bind: '127.0.0.1:2525', upstream: real, relay_domains: [example.org]}}]\n",
         folder.path().join("store").display()
     );
-    let (mut config, _) = Config::read(&text, "review.yaml").sound().unwrap_or_else(|faults| panic!("{faults:?}"));
+    let (mut config, _) =
+        Config::read(&text, "review.yaml").sound().unwrap_or_else(|faults| panic!("{faults:?}"));
     config.listeners[0].bind = vec!["127.0.0.1:0".parse().unwrap()];
     let app = App::build(&config).unwrap();
     let address = app.addresses()[0].1;
@@ -250,7 +251,8 @@ async fn a_session_cut_by_the_drain_is_told_421() {
          listeners: [{{name: mx, protocol: smtp, bind: '127.0.0.1:2525', upstream: real, relay_domains: [example.org]}}]\n",
         folder.path().join("store").display()
     );
-    let (mut config, _) = Config::read(&text, "review.yaml").sound().unwrap_or_else(|faults| panic!("{faults:?}"));
+    let (mut config, _) =
+        Config::read(&text, "review.yaml").sound().unwrap_or_else(|faults| panic!("{faults:?}"));
     config.listeners[0].bind = vec!["127.0.0.1:0".parse().unwrap()];
     let app = App::build(&config).unwrap();
     let address = app.addresses()[0].1;
@@ -349,7 +351,8 @@ async fn the_certificate_fits_what_the_client_can_verify() {
     for (file, algorithm) in [("ecdsa", &rcgen::PKCS_ECDSA_P256_SHA256), ("rsa", &rcgen::PKCS_RSA_SHA256)] {
         let pair = rcgen::KeyPair::generate_for(algorithm).unwrap();
         let params = rcgen::CertificateParams::new(vec!["mail.example.org".to_owned()]).unwrap();
-        let (cert, key) = (folder.path().join(format!("{file}.pem")), folder.path().join(format!("{file}.key")));
+        let (cert, key) =
+            (folder.path().join(format!("{file}.pem")), folder.path().join(format!("{file}.key")));
         std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
         std::fs::write(&key, pair.serialize_pem()).unwrap();
         certificates.add(&cert, &key).unwrap();
