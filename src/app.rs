@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     admin,
-    config::{self, Config, Direction},
+    config::{self, Config},
     fault::Fault,
     filter::Filter,
     net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls},
@@ -296,10 +296,7 @@ fn build_listener(
         tls_mode: listener.tls.mode,
         upstream: Arc::new(build_upstream(upstream, &config.limits, metrics)?),
         policy,
-        relay: match listener.direction {
-            Direction::Inbound => Relay::Domains(listener.relay_domains.clone()),
-            Direction::Outbound => Relay::Outbound,
-        },
+        relay: Relay { domains: listener.relay_domains.clone() },
     })
 }
 

@@ -59,6 +59,8 @@ limits! {
     final_reply_timeout: Duration = Duration::from_secs(600);
     /// How long running sessions may go on after the order to stop.
     drain_timeout: Duration = Duration::from_secs(30);
+    /// How long a message may wait for its turn to be judged; then it counts as unscanned.
+    judging_wait: Duration = Duration::from_secs(60);
     /// Messages judged at once.
     judging_parallel: u64 = std::thread::available_parallelism().map_or(2, |n| n.get() as u64);
 }

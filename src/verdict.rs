@@ -109,6 +109,8 @@ pub enum Cause {
     Panic,
     /// The message is over the size that is collected for judging.
     TooLarge,
+    /// Its turn to be judged did not come in time.
+    Busy,
     /// The spool failed to give back what was written to it.
     Spool,
 }
@@ -118,6 +120,7 @@ impl Cause {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Panic => "a check failed",
+            Self::Busy => "too many messages wait to be judged",
             Self::TooLarge => "the message is over the size that is judged",
             Self::Spool => "the spool could not be read",
         }

@@ -474,6 +474,7 @@ fn limits(section: Section<'_>) -> Limits {
         upstream_reply_timeout: duration,
         final_reply_timeout: duration,
         drain_timeout: duration,
+        judging_wait: duration,
         judging_parallel: count,
     )
 }

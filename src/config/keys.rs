@@ -141,6 +141,11 @@ pub(super) const LATER: &[Later] = &[
     later("listeners.protocol", &["lmtp"], "use `smtp`, `pop3` or `imap`"),
     later("listeners.accept_proxy_protocol", &[], "remove it"),
     later("listeners.transparent", &["redirect", "tproxy"], "remove it, or write `off`"),
+    later(
+        "listeners.direction",
+        &["outbound"],
+        "leave it out; mail of your users passes where they authenticate",
+    ),
     later("listeners.recipients", &[], "remove it; the listener's `policy` holds for all recipients"),
     later(
         "listeners.mode",
@@ -637,6 +642,12 @@ pub(super) const LIMITS: Table = Table {
             Kind::Duration,
             Is("30s"),
             "How long running sessions may go on after the order to stop.",
+        ),
+        key(
+            "judging_wait",
+            Kind::Duration,
+            Is("1m"),
+            "How long a message may wait for its turn to be judged; then it counts as unscanned.",
         ),
         key("judging_parallel", Kind::CountFromOne, Told("the number of cores"), "Messages judged at once."),
     ],

@@ -366,7 +366,10 @@ const ROWS: &[(&[&str], &[&str])] = &[
             "listeners: [{name: mx, protocol: smtp, bind: '0.0.0.0:25', upstream: u, direction: outbound, relay_domains: [example.org]}]\n",
             U,
         ],
-        &["1:109 `relay_domains` on an outbound listener"],
+        &[
+            "1:84 `direction: outbound` is not supported by this version yet",
+            "1:109 `relay_domains` on an outbound listener",
+        ],
     ),
     (
         &[

@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{Gateway, Listener, Original};
 use crate::{
@@ -87,9 +87,19 @@ impl Gateway {
         door: Door,
     ) -> Judged {
         let begun = Instant::now();
-        // The semaphore is never closed.
-        let _permit = self.judging.acquire().await;
         let id = JournalId::new();
+        let Ok(_permit) = timeout(self.limits.judging_wait, self.judging.acquire()).await else {
+            self.metrics.limit_reached("judging_wait");
+            return Judged {
+                id,
+                at: Timestamp::now(),
+                verdict: Verdict::unscanned(Cause::Busy, policy.thresholds),
+                facts: Facts::default(),
+                rendition: Rendition::untouched(original.len()),
+                len: original.len(),
+                took: begun.elapsed(),
+            };
+        };
         let work = Work {
             filter: Arc::clone(&self.filter),
             envelope: envelope.clone(),

@@ -24,7 +24,7 @@ use crate::{
     domain::DomainPattern,
     filter::Filter,
     limits::Limits,
-    net::{Budget, ServerTls, Stream, Upstream},
+    net::{Budget, ServerTls, Stream, Upstream, UpstreamTls},
     policy::PolicySet,
     render::Key,
     store::Store,
@@ -171,19 +171,25 @@ impl TlsMode {
     }
 }
 
-/// Which recipients pass without authentication.
-#[derive(Clone, Debug)]
-pub enum Relay {
-    /// Only those of these domains: mail for our users.
-    Domains(Vec<DomainPattern>),
-    /// Any, from clients of the loopback and of private networks: mail of our users for the world.
-    Outbound,
+/// Which recipients pass without authentication: those of these domains, mail for our users.
+#[derive(Clone, Debug, Default)]
+pub struct Relay {
+    /// Empty: only authenticated clients may send.
+    pub domains: Vec<DomainPattern>,
 }
 
 impl Listener {
     /// Whether STARTTLS can be had from us on this stream.
     pub fn can_start_tls(&self, client: &Stream) -> bool {
         self.tls_mode == TlsMode::StartTls && self.tls.is_some() && client.tls().is_none()
+    }
+
+    /// Whether a client may be asked for passwords on this stream. On a leg in clear the upstream decides, as long as
+    /// it sees that: where its own leg is encrypted it believes passwords safe, so here they wait for STARTTLS.
+    /// Clients on this machine are let off.
+    pub fn may_log_in(&self, client: &Stream, peer: ClientAddr) -> bool {
+        let upstream_sees = matches!(self.upstream.tls, UpstreamTls::Off);
+        upstream_sees || !self.can_start_tls(client) || peer.0.ip().to_canonical().is_loopback()
     }
 
     /// The upstream's stream, counted for this listener.

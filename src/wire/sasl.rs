@@ -25,6 +25,22 @@ impl ClientLine {
     }
 }
 
+/// Whether `name` has the shape of a mechanism's name (RFC 4422 section 3.1): letters, digits, `-` and `_`, up to 20
+/// octets; lower case is let pass, since the upstream decides.
+pub fn is_mechanism(name: &[u8]) -> bool {
+    (1..=20).contains(&name.len())
+        && name.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
+}
+
+/// Whether a mechanism can work through a gateway at all. Those that end in `-PLUS` bind to the TLS channel (RFC 5801
+/// section 4), which ends here; EXTERNAL means whoever the connection proves to be, and to the upstream that is the
+/// gateway.
+pub fn can_be_relayed(name: &[u8]) -> bool {
+    let suffix = name.len().checked_sub(5).and_then(|at| name.get(at..));
+    let binds = suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"-PLUS"));
+    !binds && !name.eq_ignore_ascii_case(b"EXTERNAL")
+}
+
 /// Whether `text` can stand as an initial response: base64, or `=` for an empty one.
 pub fn is_initial_response(text: &[u8]) -> bool {
     text == b"=" || (!text.is_empty() && is_base64(text))
@@ -42,6 +58,34 @@ fn is_base64(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mechanisms_that_cannot_pass_are_seen_in_the_name() {
+        for (name, passes) in [
+            ("SCRAM-SHA-256-PLUS", false),
+            ("scram-sha-1-plus", false),
+            ("EXTERNAL", false),
+            ("SCRAM-SHA-256", true),
+            ("PLUS", true),
+            ("PLAIN", true),
+        ] {
+            assert_eq!(can_be_relayed(name.as_bytes()), passes, "{name}");
+        }
+    }
+
+    #[test]
+    fn mechanisms_have_names() {
+        for (name, fits) in [
+            ("PLAIN", true),
+            ("DIGEST-MD5", true),
+            ("", false),
+            ("A B", false),
+            ("A.B", false),
+            ("PLAIN\t", false),
+        ] {
+            assert_eq!(is_mechanism(name.as_bytes()), fits, "{name:?}");
+        }
+    }
 
     #[test]
     fn client_lines() {

@@ -90,10 +90,16 @@ impl SelfSigned {
     }
 }
 
+/// The built-in rules, compiled once.
+fn rules() -> Arc<RuleSet> {
+    static RULES: LazyLock<Arc<RuleSet>> = LazyLock::new(|| Arc::new(RuleSet::built_in()));
+    Arc::clone(&RULES)
+}
+
 pub(crate) fn gateway(store: Store, folder: &Path, limits: Limits) -> (Arc<Gateway>, watch::Sender<bool>) {
     let (sender, drain) = Drain::channel();
     let gateway = Gateway {
-        filter: Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),
+        filter: Arc::new(Filter::new(rules())),
         stamp_key: Key::new(store.stamp_key().as_bytes()),
         store,
         metrics: Arc::new(Metrics::new()),
@@ -134,9 +140,9 @@ pub(crate) fn listener(
         tls_mode: setting.tls_mode,
         upstream: Arc::new(upstream),
         policy: Arc::new(setting.policy.clone()),
-        relay: Relay::Domains(
-            setting.relay_domains.iter().map(|text| domain::pattern(text).unwrap()).collect(),
-        ),
+        relay: Relay {
+            domains: setting.relay_domains.iter().map(|text| domain::pattern(text).unwrap()).collect(),
+        },
     }
 }
 

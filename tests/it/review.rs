@@ -389,7 +389,10 @@ async fn a_message_that_waited_longer_than_its_client_is_not_delivered() {
             if command == "DATA" {
                 return true;
             }
-            say(&mut upstream, "250 ok\r\n").await;
+            upstream.queue(b"250 ok\r\n");
+            if upstream.flush().await.is_err() {
+                break;
+            }
         }
         false
     });

@@ -178,7 +178,8 @@ impl Stage {
 async fn say(stream: &mut Stream, said: &str, place: &str) {
     let octets = octets(said.strip_prefix(' ').unwrap_or(said));
     stream.queue(&octets);
-    timeout(PATIENCE, stream.flush()).await.unwrap_or_else(|_| panic!("{place}: nobody listens")).unwrap();
+    let said = timeout(PATIENCE, stream.flush()).await;
+    assert!(matches!(said, Ok(Ok(()))), "{place}\n  nobody listens: {said:?}");
 }
 
 /// Expects exactly these octets next; with `*`, a line that fits.

@@ -113,7 +113,7 @@ impl Setting {
             tls: self.tls,
             upstream: Arc::new(upstream),
             policy: Arc::new(self.policy),
-            relay: Relay::Outbound,
+            relay: Relay::default(),
         };
         let (client, client_end) = duplex(1024);
         let (upstream, upstream_end) = duplex(1024);
@@ -597,7 +597,7 @@ async fn a_server_that_cannot_be_reached_is_told_of() {
         tls: None,
         upstream: Arc::new(nowhere),
         policy: Arc::new(PolicySet::new("test")),
-        relay: Relay::Outbound,
+        relay: Relay::default(),
     };
     let end = serve(Stream::new(client_end), PEER, &listener, &scene.gateway).await;
     assert_eq!(end, End::UpstreamUnavailable);

@@ -3,7 +3,13 @@
 //! [`Accepted`] is made here and nowhere else, from a 2xx to the end of a message. Whether a command may be sent is
 //! the session's affair; what its reply means for the transaction, too.
 
-use std::{future::Future, io, ops::Range, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    ops::Range,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -55,6 +61,9 @@ pub enum LegError {
     /// No reply in time.
     #[error("the upstream did not answer in time")]
     Timeout,
+    /// Something came that was not asked for: no later reply could be told from it.
+    #[error("the upstream spoke without being asked")]
+    OutOfStep,
     /// What came is not SMTP.
     #[error("the upstream sent {0}")]
     Fault(#[from] ReplyFault),
@@ -86,8 +95,12 @@ impl Accepted {
 pub enum Delivery {
     /// It has it.
     Accepted(Accepted),
-    /// It does not take it, in its own words.
+    /// It does not take it, in its own words, after the end of it.
     Refused(Reply),
+    /// It does not even want to see it: refused at DATA. Its transaction is still open.
+    NotWanted(Reply),
+    /// It refused before the end was sent. The leg stands in the middle of a message and is of no more use.
+    BrokenOff(Reply),
 }
 
 /// A delivery without an answer.
@@ -150,9 +163,26 @@ impl Leg {
 
     /// Sends a command line and waits for its reply.
     pub async fn ask(&mut self, line: &[u8]) -> Result<Reply, LegError> {
+        self.expect_silence().await?;
         self.stream.queue(line);
         self.flush().await?;
         self.reply(self.reply_timeout).await
+    }
+
+    /// Fails if the upstream said something since its last reply, or went away: mostly a 421 after a time-out. What
+    /// is not read now could later be taken for the answer to something else.
+    async fn expect_silence(&mut self) -> Result<(), LegError> {
+        match poll_fn(|cx| Poll::Ready(self.stream.poll_fill(cx))).await {
+            Poll::Pending if self.stream.input().is_empty() => Ok(()),
+            Poll::Pending | Poll::Ready(Ok(1..)) => Err(LegError::OutOfStep),
+            Poll::Ready(Ok(0)) => Err(LegError::Closed),
+            Poll::Ready(Err(error)) => Err(LegError::Broken(error)),
+        }
+    }
+
+    /// Asks for nothing, so that the upstream does not lose patience while a message is collected.
+    pub async fn keep_awake(&mut self) -> Result<(), LegError> {
+        self.ask_positive("NOOP", b"NOOP\r\n").await.map(drop)
     }
 
     /// Brings a fresh leg to where a lost one was: EHLO or HELO as the client said it, then the transaction.
@@ -194,13 +224,13 @@ impl Leg {
         let go_ahead = self.ask(b"DATA\r\n").await.map_err(before)?;
         match go_ahead.code() {
             354 => {}
-            400.. => return Ok(Delivery::Refused(go_ahead)),
+            400.. => return Ok(Delivery::NotWanted(go_ahead)),
             _ => return Err(before(LegError::Unexpected { command: "DATA", reply: go_ahead.summary() })),
         }
         if let Err(cause) = self.write_body(rendition, original).await {
-            // Without the final dot nothing was handed over. An upstream that closes early may have said why.
+            // Without the final dot nothing was handed over. An upstream that breaks off early may have said why.
             return match self.last_words().await {
-                Some(reply) => Ok(Delivery::Refused(reply)),
+                Some(reply) => Ok(Delivery::BrokenOff(reply)),
                 None => Err(before(cause)),
             };
         }
@@ -235,7 +265,8 @@ impl Leg {
             }
         }
         dots.finish(self.stream.output());
-        Ok(())
+        // A reply that is there before the end of the message cannot be the answer to it.
+        self.expect_silence().await
     }
 
     /// A refusal that the upstream sent before it broke the connection.

@@ -12,20 +12,20 @@ mod received;
 mod release;
 mod transaction;
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Buf;
 use jiff::Timestamp;
-use tokio::{select, task::spawn_blocking, time::timeout};
+use tokio::{
+    select,
+    task::spawn_blocking,
+    time::{Instant, timeout, timeout_at},
+};
 
 pub use self::release::{ReleaseError, release};
 use self::{
     custody::Custody,
-    leg::{Delivery, Leg, LegError},
+    leg::{Delivery, Doubt, Leg, LegError},
     received::{Trace, received},
     transaction::{Ground, Step, Transaction},
 };
@@ -38,7 +38,7 @@ use crate::{
     verdict::Class,
     wire::{
         dot::DotDecoder,
-        line::{Line, LineDecoder},
+        line::{Line, LineDecoder, TooLong},
         sasl::{self, ClientLine},
         smtp::{Command, Offer, Reply},
     },
@@ -48,8 +48,9 @@ use crate::{
 pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gateway: &Gateway) -> End {
     let mut session = Session {
         client,
-        lines: LineDecoder::new(gateway.limits.command_line_bytes as usize),
+        lines: LineDecoder::new(longest_line(gateway)),
         leg: None,
+        reconnections: 0,
         transaction: Transaction::default(),
         errors: 0,
         peer,
@@ -67,19 +68,43 @@ pub async fn serve(client: Stream, peer: ClientAddr, listener: &Listener, gatewa
     end
 }
 
-/// How long the last reply may take to leave.
+/// How long goodbyes may take.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the upstream may take over a command of ours that the client need not wait for.
+const RESET_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the upstream is left alone while a message is collected: shorter than the patience of servers that are not
+/// under stress, and long enough not to be counted as junk.
+const UPSTREAM_PATIENCE: Duration = Duration::from_secs(60);
+/// How often one session may lose its upstream and go on.
+const RECONNECTIONS: u32 = 5;
+/// Octets of replies that gather while a client pipelines.
+const QUEUED_REPLIES: usize = 16 * 1024;
 
 struct Session<'a> {
     client: Stream,
     lines: LineDecoder,
     /// Invariant: none only before the first connection and after it was lost.
     leg: Option<Leg>,
+    reconnections: u32,
     transaction: Transaction,
     errors: u64,
     peer: ClientAddr,
     listener: &'a Listener,
     gateway: &'a Gateway,
+}
+
+/// Whether the upstream still has MAIL and RCPT of a message that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UpstreamTransaction {
+    Open,
+    Over,
+}
+
+/// What came from the client.
+enum Heard {
+    Line(Line),
+    /// A line over the limit; it is consumed.
+    LongLine,
 }
 
 /// A collected message, or why there is none.
@@ -92,8 +117,8 @@ impl Session<'_> {
     async fn run(&mut self) -> Result<End, End> {
         self.greet().await?;
         loop {
-            let line = self.hear().await?;
-            if let Some(end) = self.obey(&line).await? {
+            let heard = self.hear().await?;
+            if let Some(end) = self.obey(&heard).await? {
                 return Ok(end);
             }
         }
@@ -122,24 +147,31 @@ impl Session<'_> {
         Ok(greeting)
     }
 
-    /// The client's next line. Replies go out only when the client must be waited for, so that what it pipelined
-    /// is answered together.
-    async fn hear(&mut self) -> Result<Line, End> {
+    /// The client's next line, within the time for a command. Replies go out only when the client must be waited
+    /// for, so that what it pipelined is answered together, or when there are many of them.
+    async fn hear(&mut self) -> Result<Heard, End> {
+        let deadline = Instant::now() + self.gateway.limits.command_timeout;
+        let mut skipping = false;
         loop {
+            if self.client.queued() > QUEUED_REPLIES {
+                self.flush().await?;
+            }
             match self.lines.next(self.client.input()) {
-                Ok(Some(line)) => return Ok(line),
+                Ok(Some(_)) if skipping => return Ok(Heard::LongLine),
+                Ok(Some(line)) => return Ok(Heard::Line(line)),
                 Ok(None) => {}
-                Err(_) => {
-                    self.skip_long_line().await?;
+                Err(TooLong { limit }) => {
+                    // Its end is still to come; what is thrown away holds none.
+                    skipping = true;
+                    self.client.input().advance(limit);
                     continue;
                 }
             }
             self.flush().await?;
-            let idle = !self.transaction.is_open() && self.client.input().is_empty();
+            let idle = !self.transaction.is_open() && !skipping && self.client.input().is_empty();
             let mut drain = self.gateway.drain.clone();
-            let wait = timeout(self.gateway.limits.command_timeout, self.client.fill());
             let heard = select! {
-                heard = wait => heard,
+                heard = timeout_at(deadline, self.client.fill()) => heard,
                 () = drain.begun(), if idle => {
                     self.say(&Reply::new(421, "4.3.2", "going down, please try again"));
                     return Err(End::Drained);
@@ -157,35 +189,46 @@ impl Session<'_> {
         }
     }
 
-    /// Answers a line over the limit, once its end has come.
-    async fn skip_long_line(&mut self) -> Result<(), End> {
-        self.gateway.metrics.limit_reached("command_line_bytes");
+    /// Reads once while a message is coming, and keeps the upstream awake meanwhile.
+    async fn read_more(&mut self, awake_until: &mut Instant) -> Result<(), End> {
+        let deadline = Instant::now() + self.gateway.limits.data_timeout;
         loop {
-            let input = self.client.input();
-            if let Some(end) = memchr::memchr(b'\n', input) {
-                input.advance(end + 1);
-                return self.fault(Reply::new(500, "5.5.6", "line too long"));
+            if *awake_until <= Instant::now() {
+                self.keep_awake().await;
+                *awake_until = Instant::now() + UPSTREAM_PATIENCE;
             }
-            input.clear();
-            self.read_more().await?;
+            match timeout_at(deadline.min(*awake_until), self.client.fill()).await {
+                Ok(Ok(0) | Err(_)) => return Err(End::ClientClosed),
+                Ok(Ok(_)) => return Ok(()),
+                Err(_) if Instant::now() < deadline => {}
+                Err(_) => {
+                    self.gateway.metrics.limit_reached("data_timeout");
+                    self.say(&Reply::new(421, "4.4.2", "no data for too long, closing"));
+                    return Err(End::ClientTimeout);
+                }
+            }
         }
     }
 
-    /// Reads once while a line or a message is coming.
-    async fn read_more(&mut self) -> Result<(), End> {
-        match timeout(self.gateway.limits.data_timeout, self.client.fill()).await {
-            Ok(Ok(0) | Err(_)) => Err(End::ClientClosed),
-            Ok(Ok(_)) => Ok(()),
-            Err(_) => {
-                self.gateway.metrics.limit_reached("data_timeout");
-                self.say(&Reply::new(421, "4.4.2", "no data for too long, closing"));
-                Err(End::ClientTimeout)
-            }
+    /// An upstream that does not answer is left; the delivery connects again where it may.
+    async fn keep_awake(&mut self) {
+        if let Some(leg) = &mut self.leg
+            && !timeout(RESET_PATIENCE, leg.keep_awake()).await.is_ok_and(|kept| kept.is_ok())
+        {
+            self.leg = None;
         }
     }
 
     /// Does what a command line asks for; an end if the session is over.
-    async fn obey(&mut self, line: &Line) -> Result<Option<End>, End> {
+    async fn obey(&mut self, heard: &Heard) -> Result<Option<End>, End> {
+        let line = match heard {
+            Heard::Line(line) if !self.is_too_long(line) => line,
+            Heard::Line(_) | Heard::LongLine => {
+                self.gateway.metrics.limit_reached("command_line_bytes");
+                self.fault(Reply::new(500, "5.5.6", "line too long"))?;
+                return Ok(None);
+            }
+        };
         if let Some(fault) = line.fault() {
             self.fault(Reply::new(500, "5.5.2", format!("{} in a command line", fault.as_str())))?;
             return Ok(None);
@@ -218,10 +261,16 @@ impl Session<'_> {
         Ok(None)
     }
 
+    /// AUTH with its initial response may be longer than other commands (RFC 4954 section 4).
+    fn is_too_long(&self, line: &Line) -> bool {
+        let is_auth = line.text().get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH"));
+        !is_auth && line.verbatim().len() as u64 > self.gateway.limits.command_line_bytes
+    }
+
     fn ground(&self) -> Ground<'_> {
         Ground {
             relay: &self.listener.relay,
-            client: self.peer.0.ip(),
+            may_log_in: self.listener.may_log_in(&self.client, self.peer),
             can_start_tls: self.listener.can_start_tls(&self.client),
             size_limit: self.transaction.extensions().size_limit(&self.offer()),
             recipients: self.gateway.limits.recipients,
@@ -233,7 +282,7 @@ impl Session<'_> {
             starttls: self.listener.can_start_tls(&self.client) && !self.transaction.is_authenticated(),
             message_bytes: self.gateway.limits.message_bytes,
             stamp_bytes: STAMP_MAX as u64,
-            auth: !self.transaction.is_authenticated(),
+            auth: !self.transaction.is_authenticated() && self.listener.may_log_in(&self.client, self.peer),
         }
     }
 
@@ -252,11 +301,10 @@ impl Session<'_> {
     }
 
     /// Asks the upstream. One that went away since the last command is connected again, unless the client has
-    /// authenticated: what it proved cannot be proved again by us.
+    /// authenticated: what it proved cannot be proved again by us. A 421 that answers the command is an answer.
     async fn ask(&mut self, line: &[u8]) -> Result<Reply, End> {
         let lost = match self.ask_once(line).await {
-            Ok(reply) if reply.code() != 421 || self.transaction.is_authenticated() => return Ok(reply),
-            Ok(reply) => LegError::Unexpected { command: "a command", reply: reply.summary() },
+            Ok(reply) => return Ok(reply),
             Err(error) => error,
         };
         let asked_again = match self.reconnect(lost).await {
@@ -273,24 +321,26 @@ impl Session<'_> {
         }
     }
 
-    /// Brings a new leg to where the lost one was.
+    /// Brings a new leg to where the lost one was. A leg that could not be brought there is not kept.
     async fn reconnect(&mut self, lost: LegError) -> Result<(), LegError> {
         self.leg = None;
-        if self.transaction.is_authenticated() {
+        if self.transaction.is_authenticated() || self.reconnections >= RECONNECTIONS {
             return Err(lost);
         }
+        self.reconnections += 1;
         tracing::info!(listener = %self.listener.name, cause = %lost, "upstream lost, connecting again");
         let greeting = self.open_leg().await?;
-        if !greeting.is_positive() {
-            return Err(LegError::Unexpected { command: "the connection", reply: greeting.summary() });
-        }
-        match &mut self.leg {
-            Some(leg) => {
+        let replayed = match &mut self.leg {
+            Some(leg) if greeting.is_positive() => {
                 let hello = self.transaction.hello().map(|hello| hello.line.as_slice());
                 leg.replay(hello, self.transaction.envelope()).await
             }
-            None => Err(LegError::Closed),
+            _ => Err(LegError::Unexpected { command: "the connection", reply: greeting.summary() }),
+        };
+        if replayed.is_err() {
+            self.leg = None;
         }
+        replayed
     }
 
     /// Tells the client that the upstream is gone for good.
@@ -332,37 +382,40 @@ impl Session<'_> {
             return self.fault(Reply::new(501, "5.5.2", "the initial response is not base64"));
         }
         let mut reply = self.ask(line.verbatim()).await?;
-        self.lines.set_limit(self.gateway.limits.sasl_line_bytes as usize);
         while reply.code() == 334 {
             self.say(&reply);
-            let response = self.hear().await?;
-            let well_formed =
-                response.fault().is_none() && ClientLine::read(response.text()) != ClientLine::Malformed;
-            let sent = if well_formed { response.verbatim() } else { b"*\r\n" };
-            // In the middle of an exchange there is nothing a new connection could go on with.
-            reply = match self.ask_once(sent).await {
-                Ok(reply) => reply,
-                Err(error) => return Err(self.lose_upstream(&error)),
+            let refusal = match self.hear().await? {
+                Heard::LongLine => Reply::new(500, "5.5.6", "line too long"),
+                Heard::Line(response) if is_response(&response) => {
+                    reply = self.continue_exchange(response.verbatim()).await?;
+                    continue;
+                }
+                Heard::Line(_) => Reply::new(501, "5.5.2", "the response is not base64"),
             };
-            if !well_formed {
-                self.lines.set_limit(self.gateway.limits.command_line_bytes as usize);
-                return self.fault(Reply::new(501, "5.5.2", "the response is not base64"));
-            }
+            self.continue_exchange(b"*\r\n").await?;
+            return self.fault(refusal);
         }
-        self.lines.set_limit(self.gateway.limits.command_line_bytes as usize);
-        if reply.code() == 235 {
-            self.transaction.authenticate();
-        } else if reply.code() == 535 {
-            self.gateway.metrics.auth_failure(&self.listener.name);
+        match reply.code() {
+            235 => self.transaction.authenticate(),
+            535 => {
+                self.gateway.metrics.auth_failure(&self.listener.name);
+                return self.fault(reply);
+            }
+            _ => {}
         }
         self.say(&reply);
         if reply.code() == 421 { Err(End::UpstreamClosed) } else { Ok(()) }
     }
 
+    /// In the middle of an exchange there is nothing a new connection could go on with.
+    async fn continue_exchange(&mut self, line: &[u8]) -> Result<Reply, End> {
+        self.ask_once(line).await.map_err(|error| self.lose_upstream(&error))
+    }
+
     async fn quit(&mut self, line: &Line) -> End {
-        let reply = match self.ask_once(line.verbatim()).await {
-            Ok(reply) => reply,
-            Err(_) => Reply::new(221, "2.0.0", "goodbye"),
+        let reply = match timeout(FAREWELL, self.ask_once(line.verbatim())).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) | Err(_) => Reply::new(221, "2.0.0", "goodbye"),
         };
         self.leg = None;
         self.say(&reply);
@@ -374,15 +427,17 @@ impl Session<'_> {
         self.say(&Reply::plain(354, ["End data with <CR><LF>.<CR><LF>"]));
         self.flush().await?;
         let collected = self.collect().await?;
-        let reply = match collected {
-            Collected::Whole(original) => self.settle(original).await?,
-            Collected::Refused(reply) => {
-                self.reset_upstream().await;
-                reply
-            }
+        let (reply, upstream) = match collected {
+            Collected::Whole(original) => self.settle(original).await,
+            Collected::Refused(reply) => (reply, UpstreamTransaction::Open),
         };
         self.transaction.reset();
         self.say(&reply);
+        if upstream == UpstreamTransaction::Open {
+            // The client need not wait for this.
+            self.flush().await?;
+            self.reset_upstream().await;
+        }
         if reply.code() == 421 {
             return Err(End::UpstreamClosed);
         }
@@ -394,6 +449,7 @@ impl Session<'_> {
         let mut spool = Spool::new(self.gateway);
         let mut dots = DotDecoder::new();
         let mut refusal = None;
+        let mut awake_until = Instant::now() + UPSTREAM_PATIENCE;
         loop {
             let (consumed, ended) = dots.decode(self.client.input(), spool.sink());
             self.client.input().advance(consumed);
@@ -410,7 +466,7 @@ impl Session<'_> {
             if ended {
                 break;
             }
-            self.read_more().await?;
+            self.read_more(&mut awake_until).await?;
         }
         if let Some(reply) = refusal {
             return Ok(Collected::Refused(reply));
@@ -435,7 +491,7 @@ impl Session<'_> {
     }
 
     /// Judges a message and does what the policy says; the reply to its end.
-    async fn settle(&mut self, original: Arc<Original>) -> Result<Reply, End> {
+    async fn settle(&mut self, original: Arc<Original>) -> (Reply, UpstreamTransaction) {
         let begun = Instant::now();
         let envelope = self.envelope();
         let received = self.received(&envelope);
@@ -443,16 +499,18 @@ impl Session<'_> {
         let judged = self.gateway.judge(&envelope, &original, &self.listener.policy, door).await;
         let action = self.listener.policy.smtp.answer(judged.verdict.class);
         self.gateway.metrics.added(&self.listener.name, "DATA", begun.elapsed());
+        let mut upstream = UpstreamTransaction::Open;
         let (custody, reply) = match action {
-            Action::Deliver | Action::Stamp => self.deliver(&judged, &original).await?,
+            Action::Deliver | Action::Stamp => {
+                let (custody, reply, left) = self.deliver(&judged, &original).await;
+                upstream = left;
+                (custody, reply)
+            }
             Action::Quarantine => self.quarantine(&judged, &original, &envelope, &received).await,
             Action::Discard => self.discard(&judged, &envelope).await,
             Action::Reject => (None, refusal(550, "5.7.1", &judged)),
             Action::Defer => (None, refusal(451, "4.7.1", &judged)),
         };
-        if !matches!(action, Action::Deliver | Action::Stamp) {
-            self.reset_upstream().await;
-        }
         let reply = custody.as_ref().map_or(reply, Custody::reply);
         let held_by = custody.as_ref().map(Custody::as_str);
         if let Some(kind) = held_by {
@@ -461,7 +519,7 @@ impl Session<'_> {
         let summary = reply.summary();
         let fate = Fate { action: action.as_str(), custody: held_by, reply: Some(&summary) };
         self.gateway.record(self.listener, PROTOCOL, &envelope, &judged, &fate);
-        Ok(reply)
+        (reply, upstream)
     }
 
     /// The envelope with what the connection tells.
@@ -486,35 +544,38 @@ impl Session<'_> {
         received(envelope, &trace)
     }
 
+    /// Hands a message to the upstream. The leg is kept only where both sides agree on where they stand.
     async fn deliver(
         &mut self,
         judged: &Judged,
         original: &Arc<Original>,
-    ) -> Result<(Option<Custody>, Reply), End> {
+    ) -> (Option<Custody>, Reply, UpstreamTransaction) {
         let mut replayed = false;
         loop {
             let outcome = match &mut self.leg {
                 Some(leg) => leg.deliver(&judged.rendition, &**original).await,
-                None => Err(leg::Doubt { may_be_held: false, cause: LegError::Closed }),
+                None => Err(Doubt { may_be_held: false, cause: LegError::Closed }),
             };
             let doubt = match outcome {
                 Ok(Delivery::Accepted(accepted)) => {
                     let custody = Custody::Upstream(accepted);
                     let reply = custody.reply();
-                    return Ok((Some(custody), reply));
+                    return (Some(custody), reply, UpstreamTransaction::Over);
                 }
-                Ok(Delivery::Refused(reply)) if reply.code() != 421 || replayed => return Ok((None, reply)),
-                Ok(Delivery::Refused(reply)) => leg::Doubt {
-                    may_be_held: false,
-                    cause: LegError::Unexpected { command: "DATA", reply: reply.summary() },
-                },
+                Ok(Delivery::Refused(reply)) => return (None, reply, UpstreamTransaction::Over),
+                Ok(Delivery::NotWanted(reply)) => return (None, reply, UpstreamTransaction::Open),
+                Ok(Delivery::BrokenOff(reply)) => {
+                    self.leg = None;
+                    return (None, reply, UpstreamTransaction::Over);
+                }
                 Err(doubt) => doubt,
             };
             tracing::warn!(id = %judged.id, cause = %doubt.cause, "a message was not delivered");
             self.leg = None;
             let retry = !doubt.may_be_held && !replayed && self.reconnect(doubt.cause).await.is_ok();
             if !retry {
-                return Ok((None, Reply::new(451, "4.4.1", "the mail server went away, try again later")));
+                let reply = Reply::new(451, "4.4.1", "the mail server went away, try again later");
+                return (None, reply, UpstreamTransaction::Over);
             }
             replayed = true;
         }
@@ -571,8 +632,8 @@ impl Session<'_> {
 
     /// Ends the upstream's transaction. An upstream that does not follow is left; the next command connects again.
     async fn reset_upstream(&mut self) {
-        let reset = self.ask_once(b"RSET\r\n").await;
-        if !reset.is_ok_and(|reply| reply.is_positive()) {
+        let reset = timeout(RESET_PATIENCE, self.ask_once(b"RSET\r\n")).await;
+        if !reset.is_ok_and(|reply| reply.is_ok_and(|reply| reply.is_positive())) {
             self.leg = None;
         }
     }
@@ -603,6 +664,17 @@ impl Session<'_> {
 }
 
 const PROTOCOL: &str = "smtp";
+
+/// The longest line that is read at all, in octets.
+fn longest_line(gateway: &Gateway) -> usize {
+    let limits = &gateway.limits;
+    usize::try_from(limits.command_line_bytes.max(limits.sasl_line_bytes)).unwrap_or(usize::MAX)
+}
+
+/// Whether a line can be passed on in a SASL exchange, as a response or to give up.
+fn is_response(line: &Line) -> bool {
+    line.fault().is_none() && ClientLine::read(line.text()) != ClientLine::Malformed
+}
 
 /// The first thing in a collected message that no message may hold.
 fn first_fault(dots: &DotDecoder) -> Option<(&'static str, u64)> {

@@ -60,7 +60,9 @@ pub async fn release(
     leg.leave().await;
     match outcome {
         Ok(Delivery::Accepted(accepted)) => Ok(accepted.reply().clone()),
-        Ok(Delivery::Refused(reply)) => Err(ReleaseError::Certain(reply.summary())),
+        Ok(Delivery::Refused(reply) | Delivery::NotWanted(reply) | Delivery::BrokenOff(reply)) => {
+            Err(ReleaseError::Certain(reply.summary()))
+        }
         Err(doubt) if doubt.may_be_held => Err(ReleaseError::Doubtful(doubt.cause.to_string())),
         Err(doubt) => Err(doubt.cause.into()),
     }

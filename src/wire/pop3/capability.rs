@@ -3,7 +3,7 @@
 //! An allow-list: a capability nobody here knows may change how commands or answers are framed. STLS and PIPELINING
 //! are hop by hop and always ours.
 
-use super::mechanism::binds_channel;
+use crate::wire::sasl;
 
 /// What the client is offered of STLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub fn reduce(upstream: &[u8], stls: Stls, out: &mut Vec<u8>) {
 
 /// Appends to `out` what of `upstream`, the mechanisms AUTH alone lists, can be relayed.
 pub fn reduce_mechanisms(upstream: &[u8], out: &mut Vec<u8>) {
-    lines(upstream).filter(|line| !binds_channel(line)).for_each(|line| put_line(line, out));
+    lines(upstream).filter(|line| sasl::can_be_relayed(line)).for_each(|line| put_line(line, out));
 }
 
 /// Whether a list holds the capability `name`.
@@ -74,7 +74,7 @@ fn put_line(line: &[u8], out: &mut Vec<u8>) {
 fn put_mechanisms(line: &[u8], out: &mut Vec<u8>) {
     let mut words = line.split(|octet| *octet == b' ').filter(|word| !word.is_empty());
     let Some(name) = words.next() else { return };
-    let relayed: Vec<&[u8]> = words.filter(|mechanism| !binds_channel(mechanism)).collect();
+    let relayed: Vec<&[u8]> = words.filter(|mechanism| sasl::can_be_relayed(mechanism)).collect();
     if !relayed.is_empty() {
         put_line(&[name, b" ", &relayed.join(b" ".as_slice())].concat(), out);
     }

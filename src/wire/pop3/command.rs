@@ -6,7 +6,6 @@
 
 use bytes::Bytes;
 
-use super::mechanism;
 use crate::wire::{
     line::{Line, LineFault},
     sasl,
@@ -227,10 +226,10 @@ fn apop(arguments: Option<&[u8]>) -> Result<Kind, CommandFault> {
 fn auth(arguments: Option<&[u8]>) -> Result<Kind, CommandFault> {
     let Some(arguments) = arguments else { return Ok(Kind::AuthList) };
     let (mechanism, initial) = split_word(arguments);
-    if mechanism::binds_channel(mechanism) {
+    if !sasl::can_be_relayed(mechanism) {
         return Err(CommandFault::ChannelBinding);
     }
-    if !mechanism::is_mechanism(mechanism) || !initial.is_none_or(sasl::is_initial_response) {
+    if !sasl::is_mechanism(mechanism) || !initial.is_none_or(sasl::is_initial_response) {
         return Err(CommandFault::Arguments);
     }
     Ok(Kind::Auth(text_of(mechanism)))

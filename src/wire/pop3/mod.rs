@@ -5,6 +5,5 @@
 
 pub mod capability;
 pub mod command;
-pub mod mechanism;
 pub mod response;
 pub mod top;

@@ -4,6 +4,7 @@
 //! hidden, because they announce commands the gate would not see through.
 
 use super::reply::Reply;
+use crate::wire::sasl;
 
 /// Keywords that pass as the upstream spells them.
 const CARRIED: [&str; 13] = [
@@ -21,6 +22,34 @@ const CARRIED: [&str; 13] = [
     "EXPN",
     "HELP",
 ];
+
+/// Parameters of MAIL and RCPT that pass: those of the carried keywords.
+const PARAMETERS: [&str; 16] = [
+    "SIZE",        // RFC 1870
+    "BODY",        // RFC 6152
+    "SMTPUTF8",    // RFC 6531
+    "RET",         // RFC 3461
+    "ENVID",       // RFC 3461
+    "NOTIFY",      // RFC 3461
+    "ORCPT",       // RFC 3461
+    "AUTH",        // RFC 4954
+    "BY",          // RFC 2852
+    "MT-PRIORITY", // RFC 6710
+    "HOLDFOR",     // RFC 4865
+    "HOLDUNTIL",   // RFC 4865
+    "SOLICIT",     // RFC 3865
+    "RRVS",        // RFC 7293
+    "CONPERM",     // RFC 4141
+    "CONNEG",      // RFC 4141
+];
+
+/// Whether a parameter of MAIL or RCPT may pass. The upstream takes what it reads as said by a peer it trusts, so
+/// its own extensions, and forms of a body that cannot be carried, end here.
+pub fn carries_parameter(parameter: &str) -> bool {
+    let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    let known = PARAMETERS.iter().any(|carried| carried.eq_ignore_ascii_case(keyword));
+    known && !(keyword.eq_ignore_ascii_case("BODY") && value.eq_ignore_ascii_case("BINARYMIME"))
+}
 
 /// The upstream's list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +97,8 @@ impl Extensions {
         let upstream = self.arguments("SIZE")?.trim().parse().unwrap_or(0);
         // Zero or nothing says that no fixed limit is in force (RFC 1870 section 4).
         let upstream = if upstream == 0 { u64::MAX } else { upstream };
-        Some(upstream.saturating_sub(offer.stamp_bytes).min(offer.message_bytes))
+        // Zero would say that there is no limit.
+        Some(upstream.saturating_sub(offer.stamp_bytes).min(offer.message_bytes).max(1))
     }
 
     /// The reply to the client's EHLO.
@@ -111,9 +141,9 @@ impl Extensions {
     }
 }
 
-/// SCRAM-*-PLUS and its like prove the TLS channel of the peer they talk to, which is not the client's.
+/// Besides what no gate can relay: ANONYMOUS, which would make a relay of everyone.
 fn is_carried(mechanism: &str) -> bool {
-    !mechanism.to_ascii_uppercase().ends_with("-PLUS")
+    sasl::can_be_relayed(mechanism.as_bytes()) && !mechanism.eq_ignore_ascii_case("ANONYMOUS")
 }
 
 #[cfg(test)]
@@ -171,13 +201,28 @@ mod tests {
     }
 
     #[test]
+    fn parameters_pass_like_the_keywords_they_belong_to() {
+        for (parameter, carried) in [
+            ("SIZE=100", true),
+            ("body=8bitmime", true),
+            ("BODY=BINARYMIME", false),
+            ("SMTPUTF8", true),
+            ("NOTIFY=NEVER", true),
+            ("XOORG=example.org", false),
+            ("REQUIRETLS", false),
+        ] {
+            assert_eq!(carries_parameter(parameter), carried, "{parameter}");
+        }
+    }
+
+    #[test]
     fn sizes() {
         for (line, want) in [
             ("SIZE 50000", Some(46_000)),
             ("SIZE", Some(1_000_000)),
             ("SIZE 0", Some(1_000_000)),
             ("SIZE 99999999999", Some(1_000_000)),
-            ("SIZE 100", Some(0)),
+            ("SIZE 100", Some(1)),
             ("8BITMIME", None),
         ] {
             let extensions = Extensions::read(&Reply::plain(250, ["mx", line]));

@@ -5,5 +5,5 @@ pub mod extension;
 pub mod reply;
 
 pub use command::{Address, Command, CommandFault, Path, PathCommand};
-pub use extension::{Extensions, Offer};
+pub use extension::{Extensions, Offer, carries_parameter};
 pub use reply::{Reply, ReplyDecoder, ReplyFault};

@@ -9,6 +9,9 @@ const LINE_OCTETS: usize = 4_096;
 /// Octets of a whole reply: a long EHLO list or a verbose refusal, never a flood.
 const REPLY_OCTETS: usize = 64 * 1024;
 
+/// Characters of a reply of ours, which may quote the client.
+const TEXT_CHARS: usize = 400;
+
 /// A whole reply, one line or several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -19,7 +22,8 @@ pub struct Reply {
 impl Reply {
     /// A reply of ours: `code`, the enhanced status code of RFC 3463, and a text of one line.
     pub fn new(code: u16, enhanced: &str, text: impl AsRef<str>) -> Self {
-        let text: String = text.as_ref().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        let text: String = text.as_ref().chars().take(TEXT_CHARS).map(printable).collect();
         Self { code, text: Bytes::from(format!("{code} {enhanced} {text}\r\n")) }
     }
 
