@@ -28,11 +28,8 @@ pub(super) fn render(html: &str) -> Rendered {
         None
     });
     emitter.naively_switch_states(true);
-    // Reading from a string cannot fail, and no token is ever made.
-    for token in Tokenizer::new_with_emitter(html, emitter) {
-        let (Ok(never) | Err(never)) = token;
-        match never {}
-    }
+    // Reading from a string cannot fail.
+    let Ok(()) = Tokenizer::new_with_emitter(html, emitter).finish();
     reader.rendered
 }
 
@@ -79,7 +76,7 @@ impl Reader {
         match name {
             b"td" | b"th" | b"img" | b"input" | b"button" | b"option" => self.rendered.text.push(' '),
             _ if is_block(name) && !self.rendered.text.ends_with("\n\n") => {
-                self.rendered.text.push_str("\n\n")
+                self.rendered.text.push_str("\n\n");
             }
             _ => {}
         }

@@ -63,11 +63,16 @@ impl Maker {
             self.defects.add(DefectKind::TooMuchText, part.at());
             return;
         }
+        let html = part.reading() == Reading::Html;
         let text = self.decode(part);
-        let text = clip(&text, TEXT_MAX - self.views.raw.len());
+        let room = TEXT_MAX - self.views.raw.len();
+        if text.len() > room.min(if html { HTML_MAX } else { TEXT_MAX }) {
+            self.defects.add(DefectKind::TooMuchText, part.at());
+        }
+        let text = clip(&text, room);
         self.views.raw.push_str(text);
         self.views.raw.push('\n');
-        if part.reading() == Reading::Html {
+        if html {
             let rendered = html::render(clip(text, HTML_MAX));
             rendered.links.into_iter().for_each(|link| self.url(link));
             self.text(&rendered.text);

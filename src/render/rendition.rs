@@ -8,9 +8,9 @@ use super::stamp::{Stamp, TAG_MAX};
 use crate::mail::{Field, Fields, Message};
 
 /// Where the original's octets come from.
+#[allow(clippy::len_without_is_empty, reason = "nobody asks")]
 pub trait Source {
     /// Octets in all.
-    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
     fn len(&self) -> u64;
 
     /// Reads octets from `offset` on into `buf`; fewer than asked for are fine, none means the end.
@@ -318,5 +318,161 @@ impl Tag {
         let line = octets.iter().position(|&octet| octet == b'\n').unwrap_or(octets.len());
         let gap = if line + self.0.len() + 1 > LINE_MAX { "\r\n " } else { " " };
         Some((field.start + field.value + blanks, format!("{}{gap}", self.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        render::{Key, StampFacts},
+        rules::Score,
+        verdict::{Thresholds, Verdict},
+    };
+
+    fn stamp() -> Stamp {
+        let verdict = Verdict::of_score(Score::default(), Thresholds::default());
+        let key = Key::new(&[7; 32]);
+        Stamp::new(&StampFacts {
+            verdict: &verdict,
+            journal: "j",
+            key: &key,
+            message_id: "",
+            recipients: &[],
+            expires: 1,
+            received: None,
+            headers: true,
+        })
+    }
+
+    fn whole(rendition: &Rendition, source: &Bytes, chunk: usize) -> Vec<u8> {
+        let chunks: Vec<Bytes> = rendition.chunks(source, chunk).map(|chunk| chunk.unwrap()).collect();
+        assert!(chunks.iter().all(|piece| !piece.is_empty() && piece.len() <= chunk));
+        chunks.concat()
+    }
+
+    /// `{}` in `rendered` stands for the stamp.
+    #[track_caller]
+    fn check(original: &str, tag: Option<&str>, rendered: &str) {
+        let bytes = Bytes::copy_from_slice(original.as_bytes());
+        let message = Message::parse(bytes.clone());
+        let stamp = stamp();
+        let rendition = Rendition::stamped(&message, &stamp, tag, Some("mx.example.org"));
+        let octets = whole(&rendition, &bytes, 7);
+        assert_eq!(String::from_utf8_lossy(&octets), rendered.replace("{}", stamp.as_str()), "{original:?}");
+        assert_eq!(rendition.len(), octets.len() as u64);
+    }
+
+    #[test]
+    fn the_stamp_stands_first_and_swallows_nothing() {
+        check("A: 1\r\n\r\nbody", None, "{}A: 1\r\n\r\nbody");
+        check("A: 1\n\nbody", None, "{}A: 1\n\nbody");
+        check("\r\nbody", None, "{}\r\nbody");
+        check("", None, "{}\r\n");
+        check("just a body", None, "{}\r\njust a body");
+        check("just a body\r\n\r\nof two", None, "{}\r\njust a body\r\n\r\nof two");
+        check("  body: first\r\n", None, "{}\r\n  body: first\r\n");
+        check("  odd\r\nA: 1\r\n\r\nbody", None, "{}X-Gatepost-Lead:\r\n  odd\r\nA: 1\r\n\r\nbody");
+        check("From a b\r\nA: 1\r\n\r\nbody", None, "From a b\r\n{}A: 1\r\n\r\nbody");
+        check("A: 1\r\nno field here\r\n", None, "{}A: 1\r\nno field here\r\n");
+        check("A: 1", None, "{}A: 1");
+    }
+
+    #[test]
+    fn fields_that_speak_for_this_site_are_left_out() {
+        check(
+            "x-spam-flag : NO\r\nA: 1\r\nX-Spam-Report: a\r\n b\r\nX-Gatepost: id=1\r\nX-Spammer: 1\r\n\r\nX-Spam-Flag: NO",
+            None,
+            "{}A: 1\r\nX-Spammer: 1\r\n\r\nX-Spam-Flag: NO",
+        );
+        for (value, stays) in [
+            (" mx.example.org; spf=pass", false),
+            (" (a (comment\\)) ) MX.Example.ORG 1; none", false),
+            ("\r\n \"mx.example\\.org\"; spf=pass", false),
+            (" mx.example.org/1; x", false),
+            (" mx.example.org.evil; spf=pass", true),
+            (" other.example; mx.example.org", true),
+            ("", true),
+        ] {
+            let field = format!("Authentication-Results:{value}\r\n");
+            let rest = if stays { field.as_str() } else { "" };
+            check(&format!("{field}A: 1\r\n\r\n"), None, &format!("{{}}{rest}A: 1\r\n\r\n"));
+        }
+    }
+
+    #[test]
+    fn the_subject_is_tagged_once_and_not_re_encoded() {
+        let tag = Some("[SPAM] ");
+        check("Subject: a\r\n\r\n", tag, "{}Subject: [SPAM] a\r\n\r\n");
+        check("subject:a\r\n\r\n", tag, "{}subject:[SPAM] a\r\n\r\n");
+        check("Subject: =?utf-8?q?a?=\r\n\r\n", tag, "{}Subject: [SPAM] =?utf-8?q?a?=\r\n\r\n");
+        check("Subject:\r\n\ta\r\n\r\n", tag, "{}Subject:\r\n\t[SPAM] a\r\n\r\n");
+        check("Subject:\r\n\r\n", tag, "{}Subject: [SPAM]\r\n\r\n");
+        check("Subject: [SPAM] a\r\n\r\n", tag, "{}Subject: [SPAM] a\r\n\r\n");
+        check("A: 1\r\n\r\n", tag, "{}Subject: [SPAM]\r\nA: 1\r\n\r\n");
+        check("body", tag, "{}Subject: [SPAM]\r\n\r\nbody");
+        check("Subject: a\r\nSubject: b\r\n\r\n", tag, "{}Subject: [SPAM] a\r\nSubject: [SPAM] b\r\n\r\n");
+        check("Subject: a\r\n\r\n", Some("\r\nBcc: x"), "{}Subject: Bcc: x a\r\n\r\n");
+        check("Subject: a\r\n\r\n", Some(" \u{e9} "), "{}Subject: a\r\n\r\n");
+        let long = "x".repeat(995);
+        check(&format!("Subject: {long}\r\n\r\n"), tag, &format!("{{}}Subject: [SPAM]\r\n {long}\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_first_part_is_enough_to_render_the_whole() {
+        let whole_text = "Subject: a\r\nX-Spam-Flag: NO\r\n\r\nbody and more";
+        let source = Bytes::from_static(whole_text.as_bytes());
+        let whole_len = source.len() as u64;
+        let stamp = stamp();
+        let rendered = Rendition::stamped(&Message::parse(source.clone()), &stamp, Some("T"), None);
+        let cut = Message::parse_prefix(source.slice(..whole_text.len() - 8), whole_len);
+        assert_eq!(Rendition::stamped(&cut, &stamp, Some("T"), None), rendered);
+        // Cut inside the header: nothing is added that might break it.
+        let cut = Message::parse_prefix(source.slice(..14), whole_len);
+        let octets = whole(&Rendition::stamped(&cut, &stamp, Some("T"), None), &source, 100);
+        assert_eq!(
+            octets,
+            format!("{}Subject: T a\r\nX-Spam-Flag: NO\r\n\r\nbody and more", stamp.as_str()).as_bytes()
+        );
+        let untouched = Rendition::untouched(whole_len);
+        assert_eq!(whole(&untouched, &source, 5), whole_text.as_bytes());
+    }
+
+    #[test]
+    fn a_source_that_is_short_is_an_error() {
+        let rendition = Rendition::untouched(10);
+        let source = Bytes::from_static(b"short");
+        let read: Vec<_> = rendition.chunks(&source, 4).collect();
+        assert_eq!(read.len(), 2);
+        assert!(read[0].is_ok() && read[1].is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_is_the_slice_of_the_whole(
+            text in "(A: 1\r\n|Subject: x\r\n|X-Spam-A: 1\r\n| y\r\n|\r\n|From a\r\n|junk\r\n|\n){0,8}",
+            tag in prop::option::of(Just("[T]")),
+            from in 0_u64..600,
+            len in 0_u64..600,
+            chunk in 1_usize..40,
+        ) {
+            let source = Bytes::from(text.into_bytes());
+            let message = Message::parse(source.clone());
+            let rendition = Rendition::stamped(&message, &stamp(), tag, None);
+            prop_assert_eq!(&rendition, &Rendition::stamped(&message, &stamp(), tag, None));
+            let all = whole(&rendition, &source, chunk);
+            prop_assert_eq!(all.len() as u64, rendition.len());
+            let part = rendition.range(from..from + len);
+            let end = all.len().min((from + len) as usize);
+            let expected = all.get(from as usize..end).unwrap_or_default();
+            prop_assert_eq!(whole(&part, &source, chunk), expected);
+            prop_assert_eq!(part.len(), expected.len() as u64);
+            // What is rendered reads as a message with the stamp's own fields.
+            let again = Message::parse(all.into());
+            prop_assert_eq!(again.headers().iter().filter(|header| header.is("X-Spam-Flag")).count(), 1);
+            prop_assert!(again.header("X-Spam-A").is_none());
+        }
     }
 }

@@ -270,29 +270,27 @@ fn push_spam_lines(lines: &mut String, verdict: &Verdict) {
     lines.push_str("\r\n");
 }
 
-/// ` tests=A,B`, folded after commas; cut at [`TESTS_MAX`].
+/// ` tests=A,B`, folded before `tests` or after commas where the line would be too long; cut at [`TESTS_MAX`].
 fn push_tests(lines: &mut String, verdict: &Verdict) {
-    lines.push_str("\r\n\ttests=");
-    let start = lines.len();
-    let mut column = 8 + "tests=".len();
-    if verdict.score.hits.is_empty() {
-        lines.push_str("none");
-    }
-    for (at, hit) in verdict.score.hits.iter().enumerate() {
-        let name: String = hit.rule.chars().map(plain).take(FOLD - 10).collect();
-        if lines.len() - start + name.len() + 5 > TESTS_MAX {
+    let names =
+        verdict.score.hits.iter().map(|hit| hit.rule.chars().map(plain).take(FOLD - 10).collect::<String>());
+    let names: Vec<String> =
+        if verdict.score.hits.is_empty() { vec!["none".into()] } else { names.collect() };
+    let (start, mut line) = (lines.len(), lines.rfind('\n').map_or(0, |at| at + 1));
+    for (at, name) in names.iter().enumerate() {
+        if lines.len() - start + name.len() + 12 > TESTS_MAX {
             break;
         }
-        if at > 0 {
-            lines.push(',');
-            column += 1;
-            if column + name.len() + 1 > FOLD {
-                lines.push_str("\r\n\t");
-                column = 8;
-            }
+        let before = if at == 0 { " tests=" } else { "," };
+        // One more for the comma that may follow.
+        if lines.len() - line + before.len() + name.len() + 1 > FOLD {
+            lines.push_str(if at == 0 { "\r\n" } else { ",\r\n\t" });
+            line = lines.rfind('\n').map_or(0, |at| at + 1);
+            lines.push_str(if at == 0 { before } else { "" });
+        } else {
+            lines.push_str(before);
         }
-        column += name.len();
-        lines.push_str(&name);
+        lines.push_str(name);
     }
 }
 
@@ -319,4 +317,157 @@ fn push_seal(lines: &mut String, facts: &StampFacts<'_>) {
         facts.expires,
         base64url(&claim.mac(facts.key))
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        rules::{Hit, Score},
+        verdict::Thresholds,
+    };
+
+    const ID: &str = "0199f0a0-0000-7000-8000-000000000001";
+
+    fn verdict(points: f64, rules: &[&str]) -> Verdict {
+        let hit = |rule: &&str| Hit {
+            rule: (*rule).into(),
+            points: 0.0,
+            evidence: String::new(),
+            at: "t:1".into(),
+        };
+        let score = Score { points, hits: rules.iter().map(hit).collect() };
+        Verdict::of_score(score, Thresholds::default())
+    }
+
+    fn facts<'a>(verdict: &'a Verdict, key: &'a Key, recipients: &'a [Recipient]) -> StampFacts<'a> {
+        StampFacts {
+            verdict,
+            journal: ID,
+            key,
+            message_id: "a@b.example",
+            recipients,
+            expires: 1_800_000_000,
+            received: Some("Received: from a.example ([192.0.2.1])\n\tby b.example with ESMTP"),
+            headers: true,
+        }
+    }
+
+    #[test]
+    fn the_block_is_written_in_order() {
+        let key = Key::new(&[7; 32]);
+        let verdict = verdict(7.3, &["AB", "CD"]);
+        let stamp = Stamp::new(&facts(&verdict, &key, &[]));
+        let (block, mac) = stamp.as_str().split_once("mac=").unwrap();
+        assert_eq!(
+            block,
+            "Received: from a.example ([192.0.2.1])\r\n\tby b.example with ESMTP\r\n\
+             X-Spam-Flag: YES\r\n\
+             X-Spam-Score: 7.3\r\n\
+             X-Spam-Level: *******\r\n\
+             X-Spam-Status: Yes, score=7.3 required=5.0 tests=AB,CD\r\n\
+             X-Gatepost: id=0199f0a0-0000-7000-8000-000000000001; class=spam;\r\n\texpires=1800000000; "
+        );
+        assert_eq!(mac.trim_end().len(), 22);
+        let without = Stamp::new(&StampFacts { headers: false, ..facts(&verdict, &key, &[]) });
+        assert_eq!(
+            without.as_str(),
+            "Received: from a.example ([192.0.2.1])\r\n\tby b.example with ESMTP\r\n"
+        );
+    }
+
+    #[test]
+    fn scores_are_told_plainly() {
+        let key = Key::new(&[7; 32]);
+        for (points, level, flag) in
+            [(-1.2, None, "NO"), (0.0, None, "NO"), (4.9, Some(4), "NO"), (1000.0, Some(50), "YES")]
+        {
+            let verdict = verdict(points, &[]);
+            let stamp = Stamp::new(&facts(&verdict, &key, &[]));
+            let field = |name: &str| stamp.as_str().lines().find_map(|line| line.strip_prefix(name));
+            assert_eq!(field("X-Spam-Level: ").map(str::len), level, "{points}");
+            assert_eq!(field("X-Spam-Flag: "), Some(flag), "{points}");
+            assert_eq!(field("X-Spam-Score: "), Some(format!("{points:.1}").as_str()));
+            assert!(
+                field("X-Spam-Status: ").is_some_and(|status| status.ends_with("required=5.0 tests=none"))
+            );
+        }
+    }
+
+    #[test]
+    fn the_block_is_bounded_and_folded() {
+        let key = Key::new(&[7; 32]);
+        let names: Vec<String> = (0..400).map(|at| format!("{}_{at}", "N".repeat(at % 60))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let received = format!("Received: from a.example\r\n\t{}", "x".repeat(1400));
+        let verdict = verdict(99.9, &names);
+        let stamp = Stamp::new(&StampFacts { received: Some(&received), ..facts(&verdict, &key, &[]) });
+        assert!(stamp.as_str().len() + 4 * (TAG_MAX + 3) + 64 <= STAMP_MAX);
+        for line in stamp.as_str().lines().skip(2) {
+            assert!(line.len() <= FOLD, "{line}");
+        }
+        assert!(stamp.as_str().replace("\r\n", "").bytes().all(|octet| octet == b'\t' || octet >= b' '));
+    }
+
+    #[test]
+    fn a_received_line_is_one_field_or_none() {
+        for (given, written) in [
+            ("Received: x\r\n", Some("Received: x\r\n")),
+            ("Received: x\n y\n", Some("Received: x\r\n y\r\n")),
+            ("Received: x\r\nBcc: y", None),
+            ("Received: x\r\n\r\nbody", None),
+            ("Received: x\ry", None),
+            ("Bcc: x", None),
+            ("", None),
+        ] {
+            assert_eq!(field(given).as_deref(), written, "{given:?}");
+        }
+        assert_eq!(field(&format!("Received: {}", "x".repeat(RECEIVED_MAX))), None);
+    }
+
+    #[test]
+    fn a_seal_vouches_for_exactly_what_it_was_made_for() {
+        let key = Key::new(&[7; 32]);
+        let recipient = |address: &str| Recipient { address: address.into(), parameters: String::new() };
+        let recipients = [recipient("a@b.example"), recipient("c@d.example")];
+        let verdict = verdict(7.3, &["AB"]);
+        let stamp = Stamp::new(&facts(&verdict, &key, &recipients));
+        let value = stamp.as_str().split_once("X-Gatepost: ").unwrap().1.replace("\r\n", "");
+        let seal = Seal::read(value.trim()).unwrap();
+        assert_eq!((seal.journal.as_str(), seal.class, seal.expires), (ID, Class::Spam, 1_800_000_000));
+        let swapped = [recipient("C@d.example"), recipient("a@b.example")];
+        let now = 1_700_000_000;
+        for (id, recipients, points, now, good) in [
+            ("a@b.example", &recipients[..], 7.3, now, true),
+            ("a@b.example", &swapped[..], 7.3, now, true),
+            ("x@b.example", &recipients[..], 7.3, now, false),
+            ("a@b.example", &recipients[..1], 7.3, now, false),
+            ("a@b.example", &recipients[..], 0.3, now, false),
+            ("a@b.example", &recipients[..], 7.3, 1_800_000_000, false),
+        ] {
+            assert_eq!(seal.verify(&key, id, recipients, points, now), good, "{id} {points} {now}");
+        }
+        assert!(!seal.verify(&Key::new(&[8; 32]), "a@b.example", &recipients, 7.3, now));
+        let forged = Seal::read(&value.replace("class=spam", "class=ham")).unwrap();
+        assert!(!forged.verify(&key, "a@b.example", &recipients, 7.3, now));
+        for odd in
+            ["", "id=x", "id=x; id=y; class=ham; expires=1; mac=z", "id=x; class=nice; expires=1; mac=z"]
+        {
+            assert_eq!(Seal::read(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn base64url_is_that_of_the_rfc() {
+        for (octets, text) in [
+            ("", ""),
+            ("f", "Zg"),
+            ("fo", "Zm8"),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg"),
+            ("\u{3ff}\u{3f}", "z78_"),
+        ] {
+            assert_eq!(base64url(octets.as_bytes()), text);
+        }
+    }
 }

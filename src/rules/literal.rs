@@ -166,7 +166,7 @@ fn alternation(branches: &[Hir]) -> Found {
         let found = look(branch);
         match (&mut exact, &found.exact) {
             (Some(all), Some(some)) if all.len() + some.len() <= LITERALS_MAX => {
-                all.extend(some.iter().cloned())
+                all.extend(some.iter().cloned());
             }
             _ => exact = None,
         }

@@ -19,6 +19,9 @@
 //!     misses: [Thank you., { mail: "Subject: a whole message\n\ntext" }]
 //! ```
 //!
+//! `^` and `$` are the ends of a line: of a value in a header, of a paragraph in a body. In a pattern that holds nothing but
+//! ASCII, `\w`, `\b` and `\s` are those of ASCII.
+//!
 //! In place of patterns a rule has `exists: true|false` for a target, or `meta:` with an expression over other rules.
 
 use std::{collections::HashMap, sync::Arc};
@@ -349,7 +352,7 @@ impl Reader {
         for node in self.texts(entries, key) {
             match &node.value {
                 Value::Text(text) => {
-                    examples.push(Example { place: node.place, text: text.clone(), mail: false })
+                    examples.push(Example { place: node.place, text: text.clone(), mail: false });
                 }
                 Value::Map(_) => {
                     let Some(entries) = self.entries(node, &["mail"], "write text") else { continue };

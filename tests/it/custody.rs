@@ -48,7 +48,7 @@ const HAM: &[u8] =
     b"From: a@far.example\r\nSubject: the minutes of Tuesday\r\nMessage-ID: <m1@far.example>\r\n\r\n\
                      .a line with a dot\r\nand the end\r\n";
 const GTUBE: &[u8] = b"From: a@far.example\r\nSubject: test\r\nMessage-ID: <m2@far.example>\r\n\r\n\
-                       XJS*C4JDBQADN1.NSBN3*2IDNEJP*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n";
+                       XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n";
 
 #[test]
 fn every_socket_point_of_a_delivery() {

@@ -2,5 +2,6 @@
 
 mod custody;
 mod kit;
+mod review;
 mod tidy;
 mod transcript;
