@@ -122,7 +122,7 @@ MAKERS = {
     "ham": ham,
     "phish": phish,
     "gtube": gtube,
-    "large": lambda id: ham(id) + lines("a line of a longer report, as people send them") * 20_000,
+    "large": lambda id: ham(id) + lines("a line of a longer report, as people send them") * 5_000,
 }
 
 

@@ -17,7 +17,7 @@ KNOWN = {
     *NEEDED,
     *(
         "added_seconds rule_seconds_total probe_seconds upstream_up limit_reached_total learned_total store_seconds "
-        "reloads_total certificate_expiry_seconds breaker_open dns_list_dead released_total"
+        "reloads_total certificate_expiry_seconds breaker_open dns_list_dead released_total journal_dropped_rows"
     ).split(),
 }
 CLASSES = {"ham", "unsure", "spam", "certain", "malware", "unscanned"}
