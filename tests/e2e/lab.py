@@ -369,7 +369,7 @@ class Gate:
 
     def quarantine(self):
         """The held messages, as `gatepost quarantine list --json` gives them."""
-        return json_objects(self.command("quarantine", "list", "--json").stdout)
+        return json_objects(self.command("quarantine", "list", "--json", "--limit", "1000000").stdout)
 
 
 def gatepost_binary():
