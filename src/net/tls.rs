@@ -77,7 +77,8 @@ impl ServerTls {
     }
 }
 
-/// A listener's certificates, chosen by the name the client asks for; the first serves everyone else.
+/// A listener's certificates, chosen by the name the client asks for and by the signatures it can verify; without a
+/// certificate for its name it gets the first it can verify.
 #[derive(Debug, Default)]
 pub struct Certificates {
     entries: Vec<(Vec<String>, Arc<CertifiedKey>)>,
@@ -127,7 +128,11 @@ impl ResolvesServerCert for Certificates {
         let asked = hello.server_name().map(str::to_ascii_lowercase);
         let fits =
             |names: &[String]| asked.as_ref().is_some_and(|name| names.iter().any(|n| covers(n, name)));
-        let entry = self.entries.iter().find(|(names, _)| fits(names)).or_else(|| self.entries.first());
+        let verifiable = || {
+            let entries = self.entries.iter();
+            entries.filter(|(_, key)| key.key.choose_scheme(hello.signature_schemes()).is_some())
+        };
+        let entry = verifiable().find(|(names, _)| fits(names)).or_else(|| verifiable().next());
         entry.map(|(_, key)| Arc::clone(key))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    io::Read as _,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,13 +10,7 @@ use std::{
 };
 
 use gatepost::{
-    app::App,
-    config::Config,
-    limits::Limits,
-    net::{Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, Verify},
-    session::{Protocol, Spool},
-    store::Store,
-    telemetry::Metrics,
+    app::App, config::Config, limits::Limits, net::Stream, session::Protocol, store::Store,
     wire::line::LineDecoder,
 };
 use tempfile::TempDir;
@@ -27,8 +20,6 @@ use tokio::{
 };
 
 use crate::kit::{Scene, SelfSigned, Setting, gateway, scene};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn line(stream: &mut Stream, lines: &mut LineDecoder) -> Option<String> {
     loop {
@@ -78,24 +69,6 @@ async fn replies_to_a_client_that_does_not_read_are_bounded() {
     assert!(held < 256 * 1024, "{held} octets of replies wait for a client that does not read");
 }
 
-/// A message that went to a file keeps memory for what comes next; the shared budget must know of it.
-#[tokio::test]
-async fn memory_of_a_spool_with_a_file_is_in_the_budget() {
-    let folder = TempDir::new().unwrap();
-    let store = Store::open(&folder.path().join("store")).unwrap();
-    let limits = Limits::default();
-    let whole = limits.spool_memory_bytes;
-    let (gateway, _drain) = gateway(store, folder.path(), limits);
-    let mut spool = Spool::new(&gateway);
-    for _ in 0..11 {
-        spool.sink().extend_from_slice(&[b'x'; 64 * 1024]);
-        spool.settle().await.unwrap();
-    }
-    let held = spool.sink().capacity() as u64;
-    let counted = whole - gateway.budget.left();
-    assert!(counted >= held, "{held} octets are held, {counted} are counted");
-}
-
 /// The final dot was never sent, and the upstream refused early without closing: the leg stands in the middle of a
 /// message and must not be used again. Today the next command goes out as a line of the lost message.
 #[tokio::test(start_paused = true)]
@@ -140,92 +113,6 @@ async fn a_leg_in_the_middle_of_a_message_is_left() {
     let rest = String::from_utf8_lossy(&rest);
     let tail: String = rest.chars().skip(rest.len().saturating_sub(60)).collect();
     assert!(!rest.contains("MAIL FROM:<t@"), "a command inside of a message: …{}", tail.escape_debug());
-}
-
-/// The second server of an upstream is checked for its own name, not for that of the first.
-#[tokio::test]
-async fn starttls_checks_the_name_of_the_server_that_answered() {
-    let folder = TempDir::new().unwrap();
-    let signed = rcgen::generate_simple_self_signed(vec!["two.example.org".to_owned()]).unwrap();
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, signed.cert.pem()).unwrap();
-    std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
-    let mut certificates = Certificates::default();
-    certificates.add(&cert, &key).unwrap();
-    let server = ServerTls::new(certificates).unwrap();
-    let calls = AtomicUsize::new(0);
-    let (near, far) = duplex(64 * 1024);
-    let pipe = std::sync::Mutex::new(Some(near));
-    let open = move || match calls.fetch_add(1, Ordering::Relaxed) {
-        0 => Err(io::ErrorKind::ConnectionRefused.into()),
-        _ => Ok(Stream::new(pipe.lock().unwrap().take().unwrap())),
-    };
-    let upstream = Upstream {
-        name: "real".into(),
-        servers: vec!["one.example.org:25".into(), "two.example.org:25".into()],
-        tls: UpstreamTls::StartTls(ClientTls::new(Verify::Full, Some(&cert), None).unwrap()),
-        dial: Dial::Pipe(Arc::new(open)),
-        connect_timeout: PATIENCE,
-        metrics: Arc::new(Metrics::new()),
-    };
-    let stream = upstream.connect().await.unwrap();
-    let (ours, _theirs) = tokio::join!(upstream.upgrade(stream), Stream::new(far).accept_tls(&server));
-    if let Err(error) = ours {
-        panic!("{error}");
-    }
-}
-
-/// Sessions that ended must leave nothing behind. The accept loop takes a finished session off its set only where a
-/// coin falls so, less often than it adds one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_ended_leave_no_memory_behind() {
-    // Other tests in the same process would blur what is measured.
-    if std::env::var_os("REVIEW_ALONE").is_none() {
-        let alone = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "review::sessions_that_ended_leave_no_memory_behind"])
-            .env("REVIEW_ALONE", "1")
-            .output()
-            .unwrap();
-        assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
-        return;
-    }
-    let folder = TempDir::new().unwrap();
-    let text = format!(
-        "store: {{path: {}}}\n\
-         upstreams: {{real: {{protocol: smtp, servers: ['127.0.0.1:1']}}}}\n\
-         listeners: [{{name: mx, protocol: smtp, bind: '127.0.0.1:2525', upstream: real, relay_domains: [example.org]}}]\n",
-        folder.path().join("store").display()
-    );
-    let (mut config, _) =
-        Config::read(&text, "review.yaml").sound().unwrap_or_else(|faults| panic!("{faults:?}"));
-    config.listeners[0].bind = vec!["127.0.0.1:0".parse().unwrap()];
-    let app = App::build(&config).unwrap();
-    let address = app.addresses()[0].1;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let app = tokio::spawn(app.run_until(async move {
-        let _ = stopped.await;
-    }));
-    let visit = move |times: usize| {
-        for _ in 0..times {
-            let mut socket = std::net::TcpStream::connect(address).unwrap();
-            let mut said = String::new();
-            socket.read_to_string(&mut said).unwrap();
-            assert!(said.starts_with("421"), "{said}");
-        }
-    };
-    tokio::task::spawn_blocking(move || visit(2_000)).await.unwrap();
-    let before = resident();
-    tokio::task::spawn_blocking(move || visit(10_000)).await.unwrap();
-    let grown = resident().saturating_sub(before);
-    stop.send(()).unwrap();
-    app.await.unwrap();
-    assert!(grown < 1024 * 1024, "10000 sessions left {grown} octets behind");
-}
-
-/// Resident octets of this process.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
 /// A session that the drain cuts is told so before the connection ends (`app::CUT_GRACE` says that it is).
@@ -274,93 +161,6 @@ async fn a_session_cut_by_the_drain_is_told_421() {
     let last = client.await.unwrap();
     app.await.unwrap();
     assert!(last.starts_with("421"), "the last word was {last:?}");
-}
-
-/// Believes everything, and understands RSA alone where it is told so: an old client.
-#[derive(Debug)]
-struct Gullible {
-    schemes: Vec<rustls::SignatureScheme>,
-}
-
-impl rustls::client::danger::ServerCertVerifier for Gullible {
-    fn verify_server_cert(
-        &self,
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &[rustls_pki_types::CertificateDer<'_>],
-        _: &rustls_pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.schemes.clone()
-    }
-}
-
-/// Whether a client with these signature schemes and these ALPN names gets its TLS.
-async fn shakes_hands(server: &ServerTls, schemes: &[rustls::SignatureScheme], alpn: &[&[u8]]) -> bool {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible { schemes: schemes.to_vec() }))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let (near, far) = duplex(64 * 1024);
-    let name = rustls_pki_types::ServerName::try_from("mail.example.org").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let (client, server) = tokio::join!(connector.connect(name, near), Stream::new(far).accept_tls(server));
-    client.is_ok() && server.is_ok()
-}
-
-/// ALPACA (CVE-2021-3618): a browser that asks for HTTP is refused in the handshake; a client without ALPN is not.
-#[tokio::test]
-async fn a_client_that_asks_for_http_gets_no_tls() {
-    let server = SelfSigned::shared().server();
-    let any = [rustls::SignatureScheme::ECDSA_NISTP256_SHA256];
-    assert!(shakes_hands(&server, &any, &[]).await);
-    assert!(!shakes_hands(&server, &any, &[b"h2", b"http/1.1"]).await, "ALPN http/1.1 was let in");
-}
-
-/// Two certificates for one name, ECDSA and RSA, as every guide for mail servers has it: each client gets one it can use.
-#[tokio::test]
-async fn the_certificate_fits_what_the_client_can_verify() {
-    let folder = TempDir::new().unwrap();
-    let mut certificates = Certificates::default();
-    for (file, algorithm) in [("ecdsa", &rcgen::PKCS_ECDSA_P256_SHA256), ("rsa", &rcgen::PKCS_RSA_SHA256)] {
-        let pair = rcgen::KeyPair::generate_for(algorithm).unwrap();
-        let params = rcgen::CertificateParams::new(vec!["mail.example.org".to_owned()]).unwrap();
-        let (cert, key) =
-            (folder.path().join(format!("{file}.pem")), folder.path().join(format!("{file}.key")));
-        std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
-        std::fs::write(&key, pair.serialize_pem()).unwrap();
-        certificates.add(&cert, &key).unwrap();
-    }
-    let server = ServerTls::new(certificates).unwrap();
-    assert!(shakes_hands(&server, &[rustls::SignatureScheme::ECDSA_NISTP256_SHA256], &[]).await);
-    let rsa = [rustls::SignatureScheme::RSA_PSS_SHA256, rustls::SignatureScheme::RSA_PKCS1_SHA256];
-    assert!(shakes_hands(&server, &rsa, &[]).await, "a client that knows RSA alone gets no TLS");
 }
 
 /// A client waits 10 minutes for the reply to its dot (RFC 5321 section 4.5.3.2.6), then goes and tries again. A message

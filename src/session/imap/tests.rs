@@ -367,7 +367,7 @@ async fn starttls_towards_the_client() {
         ])
         .await;
     let tls = ClientTls::new(Verify::None, None, Some("localhost".to_owned())).unwrap();
-    scene.client = scene.client.take().connect_tls(&tls, "localhost").await.unwrap();
+    scene.client = scene.client.take().to_host("localhost").connect_tls(&tls).await.unwrap();
     scene
         .play(&[
             ("C", "b CAPABILITY\r\n"),
