@@ -321,7 +321,7 @@ fn server_tls(listener: &config::Listener, metrics: &Metrics) -> Result<Option<S
     if let Some(end) = certificates.earliest_end() {
         metrics.certificate_expiry(&listener.name, end);
     }
-    ServerTls::new(certificates).map(Some).map_err(|error| wrong(error.to_string()))
+    ServerTls::new(certificates, listener.protocol.alpn()).map(Some).map_err(|error| wrong(error.to_string()))
 }
 
 fn display(path: &Path) -> String {

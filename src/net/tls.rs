@@ -63,12 +63,14 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// TLS with these certificates.
-    pub fn new(certificates: Certificates) -> Result<Self, rustls::Error> {
-        let config = ServerConfig::builder_with_provider(provider())
+    /// TLS with these certificates. A client that asks by ALPN (RFC 7301) for none of the protocols `alpn` gets no TLS:
+    /// it was led here by somebody who wants it to take our words for another protocol's. One without ALPN is served.
+    pub fn new(certificates: Certificates, alpn: &[&str]) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(certificates));
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Self { config: Arc::new(config) })
     }
 

@@ -147,6 +147,16 @@ impl Protocol {
             Self::Imap => "imap",
         }
     }
+
+    /// What clients may ask for by ALPN (RFC 7301). IANA knows `pop3` and `imap`, and no name for SMTP; these are what
+    /// mail servers use for it.
+    pub const fn alpn(self) -> &'static [&'static str] {
+        match self {
+            Self::Smtp => &["smtp", "esmtp"],
+            Self::Pop3 => &["pop3"],
+            Self::Imap => &["imap"],
+        }
+    }
 }
 
 /// When TLS begins.

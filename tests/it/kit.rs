@@ -79,10 +79,10 @@ impl SelfSigned {
         Self { folder }
     }
 
-    pub(crate) fn server(&self) -> ServerTls {
+    pub(crate) fn server(&self, protocol: Protocol) -> ServerTls {
         let mut certificates = Certificates::default();
         certificates.add(&self.folder.path().join("cert.pem"), &self.folder.path().join("key.pem")).unwrap();
-        ServerTls::new(certificates).unwrap()
+        ServerTls::new(certificates, protocol.alpn()).unwrap()
     }
 
     pub(crate) fn client() -> ClientTls {
@@ -130,7 +130,7 @@ pub(crate) fn listener(
     Listener {
         name: "door".into(),
         protocol: setting.protocol,
-        tls: (setting.tls_mode != TlsMode::Off).then(|| certificate.server()),
+        tls: (setting.tls_mode != TlsMode::Off).then(|| certificate.server(setting.protocol)),
         tls_mode: setting.tls_mode,
         upstream: Arc::new(upstream),
         policy: Arc::new(setting.policy.clone()),

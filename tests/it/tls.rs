@@ -11,10 +11,13 @@ use std::{
 
 use gatepost::{
     net::{Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, Verify},
+    session::Protocol,
     telemetry::Metrics,
 };
 use tempfile::TempDir;
 use tokio::io::duplex;
+
+use crate::kit::SelfSigned;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -28,7 +31,7 @@ async fn starttls_checks_the_name_of_the_server_that_answered() {
     std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
     let mut certificates = Certificates::default();
     certificates.add(&cert, &key).unwrap();
-    let server = ServerTls::new(certificates).unwrap();
+    let server = ServerTls::new(certificates, Protocol::Smtp.alpn()).unwrap();
     let calls = AtomicUsize::new(0);
     let (near, far) = duplex(64 * 1024);
     let pipe = std::sync::Mutex::new(Some(near));
@@ -109,6 +112,15 @@ async fn shakes_hands(server: &ServerTls, schemes: &[rustls::SignatureScheme], a
     client.is_ok() && server.is_ok()
 }
 
+/// ALPACA (CVE-2021-3618): a browser that asks for HTTP is refused in the handshake; a client without ALPN is not.
+#[tokio::test]
+async fn a_client_that_asks_for_http_gets_no_tls() {
+    let server = SelfSigned::shared().server(Protocol::Smtp);
+    let any = [rustls::SignatureScheme::ECDSA_NISTP256_SHA256];
+    assert!(shakes_hands(&server, &any, &[]).await);
+    assert!(!shakes_hands(&server, &any, &[b"h2", b"http/1.1"]).await, "ALPN http/1.1 was let in");
+}
+
 /// Two certificates for one name, ECDSA and RSA, as every guide for mail servers has it: each client gets one it can use.
 #[tokio::test]
 async fn the_certificate_fits_what_the_client_can_verify() {
@@ -123,7 +135,7 @@ async fn the_certificate_fits_what_the_client_can_verify() {
         std::fs::write(&key, pair.serialize_pem()).unwrap();
         certificates.add(&cert, &key).unwrap();
     }
-    let server = ServerTls::new(certificates).unwrap();
+    let server = ServerTls::new(certificates, Protocol::Smtp.alpn()).unwrap();
     assert!(shakes_hands(&server, &[rustls::SignatureScheme::ECDSA_NISTP256_SHA256], &[]).await);
     let rsa = [rustls::SignatureScheme::RSA_PSS_SHA256, rustls::SignatureScheme::RSA_PKCS1_SHA256];
     assert!(shakes_hands(&server, &rsa, &[]).await, "a client that knows RSA alone gets no TLS");

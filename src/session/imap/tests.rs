@@ -163,7 +163,7 @@ fn server_tls() -> ServerTls {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let mut certificates = Certificates::default();
     certificates.add(&cert, &key).unwrap();
-    ServerTls::new(certificates).unwrap()
+    ServerTls::new(certificates, Protocol::Imap.alpn()).unwrap()
 }
 
 const PIPE: usize = 4 * 1024;

@@ -638,7 +638,7 @@ fn server_tls() -> ServerTls {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let mut certificates = Certificates::default();
     certificates.add(&cert, &key).unwrap();
-    ServerTls::new(certificates).unwrap()
+    ServerTls::new(certificates, Protocol::Pop3.alpn()).unwrap()
 }
 
 fn trusting() -> ClientTls {
