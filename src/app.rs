@@ -24,7 +24,7 @@ use crate::{
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
-    session::{self, ClientAddr, Drain, Gateway, Listener, Relay, TlsMode},
+    session::{self, ClientAddr, Drain, Gateway, Listener, Relay, Stage, TlsMode},
     store::Store,
     telemetry::{Metrics, RuleSeries},
 };
@@ -41,7 +41,7 @@ pub struct App {
     gateway: Arc<Gateway>,
     doors: Vec<(Arc<Listener>, TcpListener)>,
     metrics: Option<TcpListener>,
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Stage>,
 }
 
 /// Why the gateway does not start.
@@ -193,7 +193,7 @@ impl App {
         stop.await;
         tracing::info!("draining");
         // The receivers live in the gateway; there is always one.
-        let _ = self.drain.send(true);
+        let _ = self.drain.send(Stage::Draining);
         let mut sessions = JoinSet::new();
         while let Some(running) = doors.join_next().await {
             match running {
@@ -207,8 +207,11 @@ impl App {
         let finished = async { while sessions.join_next().await.is_some() {} };
         if timeout(self.gateway.limits.drain_timeout, finished).await.is_err() {
             tracing::warn!("sessions are cut: the drain took longer than limits.drain_timeout");
-            sessions.abort_all();
-            let _ = timeout(CUT_GRACE, async { while sessions.join_next().await.is_some() {} }).await;
+            let _ = self.drain.send(Stage::Cut);
+            let finished = async { while sessions.join_next().await.is_some() {} };
+            let _ = timeout(CUT_GRACE, finished).await;
+            // Those that could not be told within the grace.
+            sessions.shutdown().await;
         }
         if let Some(metrics) = metrics {
             metrics.abort();

@@ -16,7 +16,7 @@ use gatepost::{
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
-    session::{self, ClientAddr, Drain, Gateway, Listener, Protocol, Relay, TlsMode},
+    session::{self, ClientAddr, Drain, Gateway, Listener, Protocol, Relay, Stage, TlsMode},
     store::Store,
     telemetry::Metrics,
 };
@@ -56,7 +56,7 @@ impl Setting {
 pub(crate) struct Scene {
     pub(crate) client: Stream,
     pub(crate) dialled: mpsc::Receiver<DuplexStream>,
-    pub(crate) drain: watch::Sender<bool>,
+    pub(crate) drain: watch::Sender<Stage>,
 }
 
 /// A certificate for `mail.example.org` that nobody vouches for, as files.
@@ -90,7 +90,7 @@ impl SelfSigned {
     }
 }
 
-pub(crate) fn gateway(store: Store, folder: &Path, limits: Limits) -> (Arc<Gateway>, watch::Sender<bool>) {
+pub(crate) fn gateway(store: Store, folder: &Path, limits: Limits) -> (Arc<Gateway>, watch::Sender<Stage>) {
     let (sender, drain) = Drain::channel();
     let gateway = Gateway {
         filter: Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),

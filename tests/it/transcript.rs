@@ -20,7 +20,7 @@ use std::{fs, path::Path, time::Duration};
 use gatepost::{
     net::{ServerTls, Stream},
     policy::Action,
-    session::{Protocol, TlsMode},
+    session::{self, Protocol, TlsMode},
 };
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -125,7 +125,7 @@ impl Stage {
             _ if line.trim().is_empty() || line == "#" => {}
             _ => match line.split_once(' ') {
                 Some(("wait", time)) => sleep(duration(time)).await,
-                None if line == "drain" => self.scene.drain.send(true).unwrap(),
+                None if line == "drain" => self.scene.drain.send(session::Stage::Draining).unwrap(),
                 _ => panic!("{}: nobody says this", self.place),
             },
         }
