@@ -10,8 +10,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     select,
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, watch},
-    task::JoinSet,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -231,6 +231,10 @@ async fn wait_for_all(mut running: JoinSet<()>) {
 }
 
 /// Accepts clients until the drain; the sessions that still run then.
+///
+/// A client is accepted first and then waits for its turn, so that a door nobody knocks at keeps no session from the
+/// others. At most one client of each address waits so, those behind it in the kernel's queue; turns are given in the
+/// order they were asked for, whatever the door.
 async fn accept(
     socket: TcpListener,
     listener: Arc<Listener>,
@@ -240,33 +244,52 @@ async fn accept(
     let mut drain = gateway.drain.clone();
     let mut sessions = JoinSet::new();
     loop {
-        if permits.available_permits() == 0 {
-            gateway.metrics.limit_reached("sessions");
+        // On every turn: while clients come faster than sessions are waited for, these would pile up.
+        while let Some(ended) = sessions.try_join_next() {
+            tell_of_failure(ended);
         }
-        let permit = select! {
-            () = drain.begun() => return sessions,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-            Some(_) = sessions.join_next() => continue,
-        };
-        // The semaphore is never closed.
-        let Ok(permit) = permit else { return sessions };
         let accepted = select! {
             () = drain.begun() => return sessions,
+            Some(ended) = sessions.join_next() => {
+                tell_of_failure(ended);
+                continue;
+            }
             accepted = socket.accept() => accepted,
         };
-        match accepted {
-            Ok((client, peer)) => {
-                let (listener, gateway) = (Arc::clone(&listener), Arc::clone(&gateway));
-                sessions.spawn(async move {
-                    serve(client, peer, &listener, &gateway).await;
-                    drop(permit);
-                });
-            }
+        let (client, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(listener = %listener.name, %error, "a client could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let turn = select! {
+            () = drain.begun() => return sessions,
+            turn = take_turn(&permits, &gateway.metrics) => turn,
+        };
+        let Some(permit) = turn else { return sessions };
+        let (listener, gateway) = (Arc::clone(&listener), Arc::clone(&gateway));
+        sessions.spawn(async move {
+            serve(client, peer, &listener, &gateway).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Waits while `limits.sessions` are open. The semaphore is never closed, so there is always a permit in the end.
+async fn take_turn(permits: &Arc<Semaphore>, metrics: &Metrics) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        return Some(permit);
+    }
+    metrics.limit_reached("sessions");
+    Arc::clone(permits).acquire_owned().await.ok()
+}
+
+/// A session never fails by itself: it panicked, which is a fault of ours.
+fn tell_of_failure(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a session failed");
     }
 }
 

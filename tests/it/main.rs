@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // clippy.toml lets off what stands in a test function, not what tests share.
 
 mod custody;
+mod gateway;
 mod kit;
 mod review;
 mod tidy;

@@ -1,0 +1,100 @@
+//! The gateway as a whole: its doors, the sessions behind them, and what they may take.
+
+use std::{
+    io::Read as _,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use gatepost::{app::App, config::Config, limits::Limits};
+use tempfile::TempDir;
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, spawn_blocking},
+};
+
+/// A gateway over TCP in front of a server that is not there: every client is told 421.
+struct Running {
+    doors: Vec<SocketAddr>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+    _folder: TempDir,
+}
+
+impl Running {
+    fn with(doors: usize, limits: Limits) -> Self {
+        let folder = TempDir::new().unwrap();
+        let text = format!(
+            "store: {{path: {}}}\n\
+             upstreams: {{real: {{protocol: smtp, servers: ['127.0.0.1:1']}}}}\n\
+             listeners: [{{name: mx, protocol: smtp, bind: '127.0.0.1:2525', upstream: real, relay_domains: [example.org]}}]\n",
+            folder.path().join("store").display()
+        );
+        let (mut config, _) =
+            Config::read(&text, "gateway.yaml").sound().unwrap_or_else(|faults| panic!("{faults:?}"));
+        config.listeners[0].bind = vec!["127.0.0.1:0".parse().unwrap(); doors];
+        config.limits = limits;
+        let app = App::build(&config).unwrap();
+        let doors = app.addresses().into_iter().map(|(_, address)| address).collect();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(app.run_until(async move {
+            let _ = stopped.await;
+        }));
+        Self { doors, stop, served, _folder: folder }
+    }
+
+    async fn visit(&self, door: usize, times: usize) {
+        let address = self.doors[door];
+        let visits = move || (0..times).for_each(|_| visit(address));
+        spawn_blocking(visits).await.unwrap();
+    }
+
+    async fn end(self) {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap();
+    }
+}
+
+fn visit(address: SocketAddr) {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut said = String::new();
+    socket.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("421"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_nobody_knocks_at_keeps_no_session_from_the_others() {
+    let running = Running::with(3, Limits { sessions: 1, ..Limits::default() });
+    for door in [2, 0, 1, 1, 2, 0] {
+        running.visit(door, 1).await;
+    }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_ended_leave_no_memory_behind() {
+    // Other tests in the same process would blur what is measured.
+    if std::env::var_os("GATEPOST_TEST_ALONE").is_none() {
+        let alone = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "gateway::sessions_that_ended_leave_no_memory_behind"])
+            .env("GATEPOST_TEST_ALONE", "1")
+            .output()
+            .unwrap();
+        assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
+        return;
+    }
+    let running = Running::with(1, Limits::default());
+    running.visit(0, 2_000).await;
+    let before = resident();
+    running.visit(0, 10_000).await;
+    let grown = resident().saturating_sub(before);
+    running.end().await;
+    assert!(grown < 1024 * 1024, "10000 sessions left {grown} octets behind");
+}
+
+/// Resident octets of this process.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
