@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
-use gatepost::{app::App, config::Config, limits::Limits};
+use gatepost::{app::App, config::Config, limits::Limits, session::Spool, store::Store};
 use tempfile::TempDir;
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, spawn_blocking},
 };
+
+use crate::kit::gateway;
 
 /// A gateway over TCP in front of a server that is not there: every client is told 421.
 struct Running {
@@ -97,4 +99,28 @@ async fn sessions_that_ended_leave_no_memory_behind() {
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// A message that went to a file keeps memory for what comes next; the shared budget must know of it.
+#[tokio::test]
+async fn memory_of_a_spool_with_a_file_is_in_the_budget() {
+    for (budget, piece) in [(1 << 20, 1_000), (1 << 20, 20_000), (1 << 20, 64 * 1024), (0, 1_000)] {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let limits = Limits { spool_memory_bytes: budget, ..Limits::default() };
+        let (gateway, _drain) = gateway(store, folder.path(), limits);
+        let mut spool = Spool::new(&gateway);
+        let pieces = 700_000 / piece;
+        for _ in 0..pieces {
+            spool.sink().extend_from_slice(&vec![b'x'; piece]);
+            spool.settle().await.unwrap();
+            let held = spool.sink().capacity() as u64;
+            let counted = budget - gateway.budget.left();
+            assert!(counted >= held, "{held} octets are held, {counted} are counted");
+        }
+        assert!(spool.sink().capacity() <= 128 * 1024, "the memory of before the file is kept");
+        assert_eq!(spool.len(), (pieces * piece) as u64);
+        assert_eq!(spool.finish().await.unwrap().head(u64::MAX).unwrap().len(), pieces * piece);
+        assert_eq!(gateway.budget.left(), budget);
+    }
 }
