@@ -20,7 +20,7 @@ use crate::{
     config::{self, Config, Direction},
     fault::Fault,
     filter::Filter,
-    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls},
+    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, descriptors},
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
@@ -120,6 +120,7 @@ pub fn hostname(config: &Config) -> Arc<str> {
 impl App {
     /// Opens the store, the rules, the certificates and the doors.
     pub fn build(config: &Config) -> Result<Self, StartError> {
+        allow_open_files(config.limits.sessions);
         let rules = load_rules(&config.rules).map_err(StartError::Faults)?;
         let rule_series = config.metrics.as_ref().map_or(RuleSeries::Off, |metrics| metrics.rules);
         let metrics = Arc::new(Metrics::with_rules(rule_series));
@@ -297,6 +298,19 @@ async fn serve(client: TcpStream, peer: SocketAddr, listener: &Listener, gateway
     // Without it small replies wait for the peer's acknowledgement; a socket that refuses is slow, not wrong.
     let _ = client.set_nodelay(true);
     session::serve(Stream::new(client), ClientAddr(peer), listener, gateway).await;
+}
+
+/// Makes room for the sockets of `sessions`. Too little room is told and no reason not to start: accepting pauses when
+/// files run out.
+fn allow_open_files(sessions: u64) {
+    let needed = descriptors::needed(sessions);
+    match descriptors::raise() {
+        Ok(allowed) if allowed < needed => {
+            tracing::warn!(allowed, needed, "limits.sessions needs more open files than the system allows");
+        }
+        Ok(allowed) => tracing::info!(allowed, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
 }
 
 fn build_listener(
