@@ -1,12 +1,12 @@
 //! The gateway as a whole: its doors, the sessions behind them, and what they may take.
 
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
-use gatepost::{app::App, config::Config, limits::Limits, session::Spool, store::Store};
+use gatepost::{admin, app::App, config::Config, limits::Limits, session::Spool, store::Store};
 use tempfile::TempDir;
 use tokio::{
     sync::oneshot,
@@ -93,6 +93,31 @@ async fn sessions_that_ended_leave_no_memory_behind() {
     let grown = resident().saturating_sub(before);
     running.end().await;
     assert!(grown < 1024 * 1024, "10000 sessions left {grown} octets behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_the_metrics_beyond_64_wait() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let (gateway, _drain) = gateway(store, folder.path(), Limits::default());
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let served = tokio::spawn(admin::serve(socket, gateway));
+    spawn_blocking(move || {
+        let mut silent: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut late = TcpStream::connect(address).unwrap();
+        late.write_all(b"GET /live HTTP/1.0\r\n\r\n").unwrap();
+        late.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        assert!(late.read(&mut [0]).is_err(), "the 65th was answered");
+        silent.pop();
+        late.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut answer = String::new();
+        late.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("live\n"), "{answer}");
+    })
+    .await
+    .unwrap();
+    served.abort();
 }
 
 /// Resident octets of this process.
