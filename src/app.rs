@@ -10,8 +10,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     select,
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, watch},
-    task::JoinSet,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -20,11 +20,11 @@ use crate::{
     config::{self, Config},
     fault::Fault,
     filter::Filter,
-    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls},
+    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, descriptors},
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
-    session::{self, ClientAddr, Drain, Gateway, Listener, Relay, TlsMode},
+    session::{self, ClientAddr, Drain, Gateway, Listener, Relay, Stage, TlsMode},
     store::Store,
     telemetry::{Metrics, RuleSeries},
 };
@@ -41,7 +41,7 @@ pub struct App {
     gateway: Arc<Gateway>,
     doors: Vec<(Arc<Listener>, TcpListener)>,
     metrics: Option<TcpListener>,
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Stage>,
 }
 
 /// Why the gateway does not start.
@@ -120,6 +120,7 @@ pub fn hostname(config: &Config) -> Arc<str> {
 impl App {
     /// Opens the store, the rules, the certificates and the doors.
     pub fn build(config: &Config) -> Result<Self, StartError> {
+        allow_open_files(config.limits.sessions);
         let rules = load_rules(&config.rules).map_err(StartError::Faults)?;
         let rule_series = config.metrics.as_ref().map_or(RuleSeries::Off, |metrics| metrics.rules);
         let metrics = Arc::new(Metrics::with_rules(rule_series));
@@ -193,7 +194,7 @@ impl App {
         stop.await;
         tracing::info!("draining");
         // The receivers live in the gateway; there is always one.
-        let _ = self.drain.send(true);
+        let _ = self.drain.send(Stage::Draining);
         let mut sessions = JoinSet::new();
         while let Some(running) = doors.join_next().await {
             match running {
@@ -207,8 +208,11 @@ impl App {
         let finished = async { while sessions.join_next().await.is_some() {} };
         if timeout(self.gateway.limits.drain_timeout, finished).await.is_err() {
             tracing::warn!("sessions are cut: the drain took longer than limits.drain_timeout");
-            sessions.abort_all();
-            let _ = timeout(CUT_GRACE, async { while sessions.join_next().await.is_some() {} }).await;
+            let _ = self.drain.send(Stage::Cut);
+            let finished = async { while sessions.join_next().await.is_some() {} };
+            let _ = timeout(CUT_GRACE, finished).await;
+            // Those that could not be told within the grace.
+            sessions.shutdown().await;
         }
         if let Some(metrics) = metrics {
             metrics.abort();
@@ -228,6 +232,10 @@ async fn wait_for_all(mut running: JoinSet<()>) {
 }
 
 /// Accepts clients until the drain; the sessions that still run then.
+///
+/// A client is accepted first and then waits for its turn, so that a door nobody knocks at keeps no session from the
+/// others. At most one client of each address waits so, those behind it in the kernel's queue; turns are given in the
+/// order they were asked for, whatever the door.
 async fn accept(
     socket: TcpListener,
     listener: Arc<Listener>,
@@ -237,33 +245,52 @@ async fn accept(
     let mut drain = gateway.drain.clone();
     let mut sessions = JoinSet::new();
     loop {
-        if permits.available_permits() == 0 {
-            gateway.metrics.limit_reached("sessions");
+        // On every turn: while clients come faster than sessions are waited for, these would pile up.
+        while let Some(ended) = sessions.try_join_next() {
+            tell_of_failure(ended);
         }
-        let permit = select! {
-            () = drain.begun() => return sessions,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-            Some(_) = sessions.join_next() => continue,
-        };
-        // The semaphore is never closed.
-        let Ok(permit) = permit else { return sessions };
         let accepted = select! {
             () = drain.begun() => return sessions,
+            Some(ended) = sessions.join_next() => {
+                tell_of_failure(ended);
+                continue;
+            }
             accepted = socket.accept() => accepted,
         };
-        match accepted {
-            Ok((client, peer)) => {
-                let (listener, gateway) = (Arc::clone(&listener), Arc::clone(&gateway));
-                sessions.spawn(async move {
-                    serve(client, peer, &listener, &gateway).await;
-                    drop(permit);
-                });
-            }
+        let (client, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(listener = %listener.name, %error, "a client could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let turn = select! {
+            () = drain.begun() => return sessions,
+            turn = take_turn(&permits, &gateway.metrics) => turn,
+        };
+        let Some(permit) = turn else { return sessions };
+        let (listener, gateway) = (Arc::clone(&listener), Arc::clone(&gateway));
+        sessions.spawn(async move {
+            serve(client, peer, &listener, &gateway).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Waits while `limits.sessions` are open. The semaphore is never closed, so there is always a permit in the end.
+async fn take_turn(permits: &Arc<Semaphore>, metrics: &Metrics) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        return Some(permit);
+    }
+    metrics.limit_reached("sessions");
+    Arc::clone(permits).acquire_owned().await.ok()
+}
+
+/// A session never fails by itself: it panicked, which is a fault of ours.
+fn tell_of_failure(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a session failed");
     }
 }
 
@@ -271,6 +298,19 @@ async fn serve(client: TcpStream, peer: SocketAddr, listener: &Listener, gateway
     // Without it small replies wait for the peer's acknowledgement; a socket that refuses is slow, not wrong.
     let _ = client.set_nodelay(true);
     session::serve(Stream::new(client), ClientAddr(peer), listener, gateway).await;
+}
+
+/// Makes room for the sockets of `sessions`. Too little room is told and no reason not to start: accepting pauses when
+/// files run out.
+fn allow_open_files(sessions: u64) {
+    let needed = descriptors::needed(sessions);
+    match descriptors::raise() {
+        Ok(allowed) if allowed < needed => {
+            tracing::warn!(allowed, needed, "limits.sessions needs more open files than the system allows");
+        }
+        Ok(allowed) => tracing::info!(allowed, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
 }
 
 fn build_listener(
@@ -318,7 +358,7 @@ fn server_tls(listener: &config::Listener, metrics: &Metrics) -> Result<Option<S
     if let Some(end) = certificates.earliest_end() {
         metrics.certificate_expiry(&listener.name, end);
     }
-    ServerTls::new(certificates).map(Some).map_err(|error| wrong(error.to_string()))
+    ServerTls::new(certificates, listener.protocol.alpn()).map(Some).map_err(|error| wrong(error.to_string()))
 }
 
 fn display(path: &Path) -> String {

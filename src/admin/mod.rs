@@ -5,7 +5,7 @@
 //! - `GET /ready`: 200 while rules are loaded, the store is open, the doors stand open and no drain has begun; 503
 //!   otherwise.
 //!
-//! It reads the metrics and the store's totals and changes nothing.
+//! It serves few clients at once, keeps none for long, reads the metrics and the store's totals and changes nothing.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,6 +20,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -30,15 +31,24 @@ use crate::session::Gateway;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections at once; further clients wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
 /// How long to wait after a failed accept, which is mostly the limit of open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on `listener` until dropped.
 pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, _)) => {
-                tokio::spawn(connection(socket, Arc::clone(&gateway)));
+                let gateway = Arc::clone(&gateway);
+                tokio::spawn(async move {
+                    connection(socket, gateway).await;
+                    drop(permit);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a metrics client could not be accepted");

@@ -59,6 +59,7 @@ fn examine(named: Option<&Path>, load_rules: impl FnOnce(&Rules) -> Result<usize
         }
     };
     reading.check_ports();
+    reading.check_open_files();
     let Reading { config, mut faults, warnings, .. } = reading;
     let rules = load_rules(&config.rules).unwrap_or_else(|found| {
         faults.extend(found);

@@ -48,9 +48,9 @@ pub enum QuarantineCommand {
         /// Only mail taken since then: 2026-11-01, 2026-11-01T08:00:00Z, or an age such as 12h or 7d
         #[arg(long, value_name = "WHEN", value_parser = since)]
         since: Option<Timestamp>,
-        /// At most so many
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
+        /// At most so many [default: 100, with --json all]
+        #[arg(long)]
+        limit: Option<usize>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -122,6 +122,8 @@ pub fn run(args: &QuarantineArgs, store: &Store, delivery: &mut dyn Delivery) ->
     desk.run(&args.command, delivery)
 }
 
+/// Messages that a table shows unless told otherwise.
+const LIST_LIMIT: usize = 100;
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -164,7 +166,7 @@ impl Desk<'_> {
                     class: *class,
                     recipient: recipient.clone(),
                     since: *since,
-                    limit: *limit,
+                    limit: limit.unwrap_or(if *json { usize::MAX } else { LIST_LIMIT }),
                 };
                 self.list(&query, *json)
             }

@@ -59,6 +59,8 @@ pub(super) fn assemble(root: &Node, file: Arc<str>, found: &mut Findings) -> (Co
     };
     reader.loops();
     reader.too_small(root.section("limits"), &config.limits);
+    let sessions = Claim::Sessions(config.limits.sessions, root.section("limits").place("sessions"));
+    reader.claims.push(sessions);
     (config, reader.claims)
 }
 

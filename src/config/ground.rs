@@ -1,4 +1,5 @@
-//! What the configuration claims of the world: files that are there, certificates that hold, ports that are free.
+//! What the configuration claims of the world: files that are there, certificates that hold, ports that are free,
+//! room for the sessions.
 //!
 //! Looks and never changes anything; a port is bound and let go at once.
 
@@ -17,7 +18,7 @@ use super::{
     node::Place,
     shape::Findings,
 };
-use crate::net::Certificates;
+use crate::net::{Certificates, descriptors};
 
 /// How long before a certificate's end it is spoken of.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -35,6 +36,8 @@ pub(super) enum Claim {
     Store(PathBuf, Place),
     /// An address to listen on.
     Port(SocketAddr, Place),
+    /// The sessions there may be.
+    Sessions(u64, Place),
 }
 
 /// Checks a claim about the disk; others are left alone.
@@ -56,7 +59,7 @@ pub(super) fn check_file(claim: &Claim, now: SystemTime, found: &mut Findings) {
             }
         }
         Claim::Store(path, at) => check_store(path, *at, found),
-        Claim::Port(..) => {}
+        Claim::Port(..) | Claim::Sessions(..) => {}
     }
 }
 
@@ -156,6 +159,20 @@ fn unreadable(path: &Path, at: Place, error: &io::Error, found: &mut Findings) {
         _ => (format!("cannot be read: {error}"), "make it readable for the user Gatepost runs as"),
     };
     found.fault(at, format!("`{}` {problem}", path.display()), remedy);
+}
+
+/// Checks a claim about sessions against the `hard` limit of open files; others are left alone.
+pub(super) fn check_sessions(claim: &Claim, hard: u64, found: &mut Findings) {
+    let Claim::Sessions(sessions, at) = claim else { return };
+    let needed = descriptors::needed(*sessions);
+    if hard < needed {
+        found.warn(
+            *at,
+            format!("{sessions} sessions need {needed} open files, and the system allows {hard}"),
+            "allow more where Gatepost runs (`LimitNOFILE=` in a systemd unit, `ulimits` of a container), or lower \
+             `limits: { sessions: … }`",
+        );
+    }
 }
 
 /// Checks a claim about an address; others are left alone. An address that a running Gatepost

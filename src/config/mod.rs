@@ -34,7 +34,7 @@ use crate::{
     domain::{self, DomainPattern},
     fault::Fault,
     limits::Limits,
-    net::Verify,
+    net::{Verify, descriptors},
     policy::PolicySet,
 };
 pub use crate::{
@@ -73,6 +73,17 @@ impl Reading {
         let mut found = Findings::default();
         for claim in &self.claims {
             ground::check_port(claim, &mut found);
+        }
+        self.add(found);
+    }
+
+    /// Holds the sessions there may be against the files that may be open, for a process started as this one.
+    pub fn check_open_files(&mut self) {
+        // Where the system does not tell, there is nothing to hold against.
+        let hard = descriptors::hard_limit().unwrap_or(u64::MAX);
+        let mut found = Findings::default();
+        for claim in &self.claims {
+            ground::check_sessions(claim, hard, &mut found);
         }
         self.add(found);
     }

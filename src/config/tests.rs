@@ -650,6 +650,18 @@ fn ports_are_tried_and_let_go() {
     }
 }
 
+#[test]
+fn sessions_without_files_for_them_are_warned_of() {
+    for (sessions, hard, warnings) in
+        [(9_000, 18_064, 0), (9_000, 18_063, 1), (480, 1_024, 0), (481, 1_024, 1)]
+    {
+        let mut found = Findings::default();
+        let claim = Claim::Sessions(sessions, node::Place::default());
+        ground::check_sessions(&claim, hard, &mut found);
+        assert_eq!((found.faults.len(), found.warnings.len()), (0, warnings), "{sessions} {hard}");
+    }
+}
+
 const MANUAL: &str = include_str!("../../deploy/gatepost.yaml");
 const LIMITS: &str = include_str!("../limits.rs");
 

@@ -3,6 +3,7 @@
 //! Knows sockets and TLS, and no mail protocol: what must be said before TLS may begin is the session's affair.
 
 mod budget;
+pub mod descriptors;
 mod stream;
 mod tls;
 mod upstream;

@@ -63,12 +63,14 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// TLS with these certificates.
-    pub fn new(certificates: Certificates) -> Result<Self, rustls::Error> {
-        let config = ServerConfig::builder_with_provider(provider())
+    /// TLS with these certificates. A client that asks by ALPN (RFC 7301) for none of the protocols `alpn` gets no TLS:
+    /// it was led here by somebody who wants it to take our words for another protocol's. One without ALPN is served.
+    pub fn new(certificates: Certificates, alpn: &[&str]) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(certificates));
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Self { config: Arc::new(config) })
     }
 
@@ -77,7 +79,8 @@ impl ServerTls {
     }
 }
 
-/// A listener's certificates, chosen by the name the client asks for; the first serves everyone else.
+/// A listener's certificates, chosen by the name the client asks for and by the signatures it can verify; without a
+/// certificate for its name it gets the first it can verify.
 #[derive(Debug, Default)]
 pub struct Certificates {
     entries: Vec<(Vec<String>, Arc<CertifiedKey>)>,
@@ -127,7 +130,11 @@ impl ResolvesServerCert for Certificates {
         let asked = hello.server_name().map(str::to_ascii_lowercase);
         let fits =
             |names: &[String]| asked.as_ref().is_some_and(|name| names.iter().any(|n| covers(n, name)));
-        let entry = self.entries.iter().find(|(names, _)| fits(names)).or_else(|| self.entries.first());
+        let verifiable = || {
+            let entries = self.entries.iter();
+            entries.filter(|(_, key)| key.key.choose_scheme(hello.signature_schemes()).is_some())
+        };
+        let entry = verifiable().find(|(names, _)| fits(names)).or_else(|| verifiable().next());
         entry.map(|(_, key)| Arc::clone(key))
     }
 }

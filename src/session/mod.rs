@@ -147,6 +147,16 @@ impl Protocol {
             Self::Imap => "imap",
         }
     }
+
+    /// What clients may ask for by ALPN (RFC 7301). IANA knows `pop3` and `imap`, and no name for SMTP; these are what
+    /// mail servers use for it.
+    pub const fn alpn(self) -> &'static [&'static str] {
+        match self {
+            Self::Smtp => &["smtp", "esmtp"],
+            Self::Pop3 => &["pop3"],
+            Self::Imap => &["imap"],
+        }
+    }
 }
 
 /// When TLS begins.
@@ -241,25 +251,45 @@ impl End {
     }
 }
 
+/// How far the gateway is on its way to the end. It only goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It serves.
+    Serving,
+    /// No new sessions; those that run come to their end by themselves.
+    Draining,
+    /// The time for that is over: a session says goodbye and ends, whatever it is in the middle of.
+    Cut,
+}
+
 /// The order to end. Cheap to clone; whoever holds the [`watch::Sender`] gives it.
 #[derive(Clone, Debug)]
-pub struct Drain(watch::Receiver<bool>);
+pub struct Drain(watch::Receiver<Stage>);
 
 impl Drain {
     /// The order's two ends.
-    pub fn channel() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
+    pub fn channel() -> (watch::Sender<Stage>, Self) {
+        let (sender, receiver) = watch::channel(Stage::Serving);
         (sender, Self(receiver))
     }
 
     /// Whether the order was given.
     pub fn has_begun(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() >= Stage::Draining
     }
 
-    /// Waits for the order. A gateway that lost its sender never drains.
+    /// Waits for the order. Cancel-safe. A gateway that lost its sender never drains.
     pub async fn begun(&mut self) {
-        if self.0.wait_for(|begun| *begun).await.is_err() {
+        self.reached(Stage::Draining).await;
+    }
+
+    /// Waits until sessions are cut: the grace is over, and what is still said must be said at once. Cancel-safe.
+    pub async fn cut(&mut self) {
+        self.reached(Stage::Cut).await;
+    }
+
+    async fn reached(&mut self, stage: Stage) {
+        if self.0.wait_for(|now| *now >= stage).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

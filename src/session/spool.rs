@@ -1,6 +1,6 @@
 //! Where a message waits while it is collected and judged: memory first, then an unlinked file.
 //!
-//! Guarantees: all messages together stay within the shared budget; a file has no name, so that a crash leaves
+//! Guarantees: all messages together stay within the shared budget, also what gathers in memory for a file; a file has no name, so that a crash leaves
 //! nothing behind; writes to it are off the reactor. It knows no protocol and no custody: what is here may be lost,
 //! because nobody was told that we have it.
 
@@ -13,7 +13,7 @@ use super::Gateway;
 use crate::{net::Share, render::Source};
 
 /// Octets that gather before they are written to the file at once.
-const WRITE_OCTETS: usize = 256 * 1024;
+const WRITE_OCTETS: usize = 64 * 1024;
 
 /// A message being collected.
 pub struct Spool<'a> {
@@ -56,11 +56,12 @@ impl<'a> Spool<'a> {
     /// Puts what was appended where it belongs: kept in memory while it is small and the budget lasts, written to
     /// the file otherwise.
     pub async fn settle(&mut self) -> Result<(), SpoolError> {
-        let pending = self.pending.len() as u64;
-        let fits = self.file.is_none()
-            && pending <= self.gateway.limits.message_memory_bytes
-            && self.share.grow_to(self.pending.capacity() as u64);
-        if fits || (self.file.is_some() && self.pending.len() < WRITE_OCTETS) {
+        let pending = self.pending.len();
+        let is_small = match self.file {
+            None => pending as u64 <= self.gateway.limits.message_memory_bytes,
+            Some(_) => pending < WRITE_OCTETS,
+        };
+        if is_small && self.share.grow_to(self.pending.capacity() as u64) {
             return Ok(());
         }
         self.spill().await
@@ -86,24 +87,22 @@ impl<'a> Spool<'a> {
         Ok(Original { place, _share: self.share })
     }
 
+    /// Writes to the file what gathered, and keeps none of its memory.
     async fn spill(&mut self) -> Result<(), SpoolError> {
         let pending = std::mem::take(&mut self.pending);
         let at = self.filed;
         self.filed += pending.len() as u64;
         let known = self.file.take();
         let folder = self.gateway.spool_folder.clone();
-        let work = move || -> io::Result<(Arc<File>, Vec<u8>)> {
+        let work = move || -> io::Result<Arc<File>> {
             let file = match known {
                 Some(file) => file,
                 None => Arc::new(tempfile::tempfile_in(folder)?),
             };
             file.write_all_at(&pending, at)?;
-            Ok((file, pending))
+            Ok(file)
         };
-        let (file, mut pending) = spawn_blocking(work).await.map_err(io::Error::other)??;
-        pending.clear();
-        self.pending = pending;
-        self.file = Some(file);
+        self.file = Some(spawn_blocking(work).await.map_err(io::Error::other)??);
         self.share.release();
         Ok(())
     }

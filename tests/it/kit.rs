@@ -16,7 +16,7 @@ use gatepost::{
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
-    session::{self, ClientAddr, Drain, Gateway, Listener, Protocol, Relay, TlsMode},
+    session::{self, ClientAddr, Drain, Gateway, Listener, Protocol, Relay, Stage, TlsMode},
     store::Store,
     telemetry::Metrics,
 };
@@ -56,7 +56,7 @@ impl Setting {
 pub(crate) struct Scene {
     pub(crate) client: Stream,
     pub(crate) dialled: mpsc::Receiver<DuplexStream>,
-    pub(crate) drain: watch::Sender<bool>,
+    pub(crate) drain: watch::Sender<Stage>,
 }
 
 /// A certificate for `mail.example.org` that nobody vouches for, as files.
@@ -79,10 +79,10 @@ impl SelfSigned {
         Self { folder }
     }
 
-    pub(crate) fn server(&self) -> ServerTls {
+    pub(crate) fn server(&self, protocol: Protocol) -> ServerTls {
         let mut certificates = Certificates::default();
         certificates.add(&self.folder.path().join("cert.pem"), &self.folder.path().join("key.pem")).unwrap();
-        ServerTls::new(certificates).unwrap()
+        ServerTls::new(certificates, protocol.alpn()).unwrap()
     }
 
     pub(crate) fn client() -> ClientTls {
@@ -96,7 +96,7 @@ fn rules() -> Arc<RuleSet> {
     Arc::clone(&RULES)
 }
 
-pub(crate) fn gateway(store: Store, folder: &Path, limits: Limits) -> (Arc<Gateway>, watch::Sender<bool>) {
+pub(crate) fn gateway(store: Store, folder: &Path, limits: Limits) -> (Arc<Gateway>, watch::Sender<Stage>) {
     let (sender, drain) = Drain::channel();
     let gateway = Gateway {
         filter: Arc::new(Filter::new(rules())),
@@ -136,7 +136,7 @@ pub(crate) fn listener(
     Listener {
         name: "door".into(),
         protocol: setting.protocol,
-        tls: (setting.tls_mode != TlsMode::Off).then(|| certificate.server()),
+        tls: (setting.tls_mode != TlsMode::Off).then(|| certificate.server(setting.protocol)),
         tls_mode: setting.tls_mode,
         upstream: Arc::new(upstream),
         policy: Arc::new(setting.policy.clone()),

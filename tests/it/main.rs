@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod custody;
+mod docs;
+mod gateway;
 mod kit;
-mod review;
+mod smtp;
 mod tidy;
+mod tls;
 mod transcript;

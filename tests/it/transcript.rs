@@ -18,9 +18,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use gatepost::{
-    net::Stream,
+    net::{ServerTls, Stream},
     policy::Action,
-    session::{Protocol, TlsMode},
+    session::{self, Protocol, TlsMode},
 };
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -65,7 +65,8 @@ async fn play(name: &str, text: &str, protocol: Protocol) {
     let certificate = SelfSigned::shared();
     let folder = TempDir::new().unwrap();
     let scene = scene(&setting, certificate, &folder);
-    let mut stage = Stage { scene, upstream: None, certificate, place: String::new() };
+    let upstream_tls = certificate.server(protocol);
+    let mut stage = Stage { scene, upstream: None, upstream_tls, place: String::new() };
     for (number, line) in text.lines().enumerate() {
         stage.place = format!("tests/transcripts/{name}:{}: {line}", number + 1);
         stage.step(line).await;
@@ -100,7 +101,7 @@ fn action_of(word: &str) -> Action {
 struct Stage {
     scene: Scene,
     upstream: Option<Stream>,
-    certificate: &'static SelfSigned,
+    upstream_tls: ServerTls,
     /// For messages: the file, the line and its text.
     place: String,
 }
@@ -124,7 +125,7 @@ impl Stage {
             _ if line.trim().is_empty() || line == "#" => {}
             _ => match line.split_once(' ') {
                 Some(("wait", time)) => sleep(duration(time)).await,
-                None if line == "drain" => self.scene.drain.send(true).unwrap(),
+                None if line == "drain" => self.scene.drain.send(session::Stage::Draining).unwrap(),
                 _ => panic!("{}: nobody says this", self.place),
             },
         }
@@ -167,7 +168,7 @@ impl Stage {
             }
             "starts tls" => {
                 let upstream = self.upstream().take();
-                let tls = upstream.accept_tls(&self.certificate.server()).await;
+                let tls = upstream.accept_tls(&self.upstream_tls).await;
                 self.upstream = Some(tls.unwrap_or_else(|error| panic!("{}: {error}", self.place)));
             }
             _ => panic!("{}: not an act", self.place),

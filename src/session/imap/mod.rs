@@ -131,9 +131,17 @@ impl<'a> Session<'a> {
 
     /// Carries octets until the session is over or has to change.
     async fn run(&mut self, mut drain: Drain) -> Turn {
+        let mut order = drain.clone();
         let mut drain = pin!(drain.begun());
+        let mut cut = pin!(order.cut());
         let mut alarm = pin!(sleep_until(self.relay.deadline()));
-        let turn = poll_fn(|cx| self.poll(cx, drain.as_mut(), alarm.as_mut())).await;
+        let turn = poll_fn(|cx| {
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(self.tell(Input::Cut).unwrap_or(Turn::Over(End::Drained)));
+            }
+            self.poll(cx, drain.as_mut(), alarm.as_mut())
+        })
+        .await;
         if turn == Turn::StartTls && !matches!(timeout(FAREWELL, self.client.io.flush()).await, Ok(Ok(()))) {
             return Turn::Over(End::ClientClosed);
         }

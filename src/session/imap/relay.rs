@@ -65,6 +65,8 @@ pub enum Input<'a> {
     Encrypted,
     /// The gateway is ending.
     Drain,
+    /// The time for that is over.
+    Cut,
     /// The deadline may have been reached.
     Tick,
 }
@@ -268,11 +270,12 @@ impl Relay {
             }
             Input::Encrypted => self.expect = Expect::Command,
             Input::Drain => self.happened.drain = true,
+            Input::Cut => self.bye(ENDING, End::Drained, out),
             Input::Tick => self.tick(now, out),
         }
         self.end_upstream_when_answered(out);
         if self.happened.drain && self.is_quiet() {
-            self.bye("The gateway is restarting", End::Drained, out);
+            self.bye(ENDING, End::Drained, out);
         }
     }
 
@@ -865,6 +868,8 @@ fn len_without_arguments(command: &Command<'_>) -> usize {
     command.tag.len() + b" ".len() + command.name.len() + b"\r\n".len()
 }
 
+/// What a client is told when the gateway ends.
+const ENDING: &str = "The gateway is restarting";
 /// What a client is told of an upstream that is not there, or not what it should be.
 pub(super) const UNREACHABLE: &str = "[UNAVAILABLE] The mail server cannot be reached, try again later";
 

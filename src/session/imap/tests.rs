@@ -19,7 +19,7 @@ use crate::{
     policy::PolicySet,
     render::Key,
     rules::RuleSet,
-    session::{self, Protocol, TlsMode},
+    session::{self, Protocol, Stage, TlsMode},
     store::Store,
 };
 
@@ -28,7 +28,7 @@ struct Scene {
     client: Stream,
     upstream: Stream,
     session: JoinHandle<End>,
-    order: watch::Sender<bool>,
+    order: watch::Sender<Stage>,
     metrics: Arc<Metrics>,
     _folder: tempfile::TempDir,
 }
@@ -163,7 +163,7 @@ fn server_tls() -> ServerTls {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let mut certificates = Certificates::default();
     certificates.add(&cert, &key).unwrap();
-    ServerTls::new(certificates).unwrap()
+    ServerTls::new(certificates, Protocol::Imap.alpn()).unwrap()
 }
 
 const PIPE: usize = 4 * 1024;
@@ -344,11 +344,26 @@ async fn a_login_has_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cut_waits_for_no_answer_and_tears_no_response() {
+    let bye = "* BYE The gateway is restarting\r\n";
+    for (half, last_word) in [("", bye), ("* 1 FETCH (BODY[] {10}\r\nhalf", "")] {
+        let mut scene = Setting::default().begin();
+        scene.play(&HELLO).await;
+        scene.play(&[("C", "a FETCH 1 BODY[]\r\n"), (">U", "a FETCH 1 BODY[]\r\n")]).await;
+        scene.order.send(Stage::Draining).unwrap();
+        scene.play(&[("U", half), (">C", half)]).await;
+        scene.order.send(Stage::Cut).unwrap();
+        assert_eq!(rest(&mut scene.client).await, last_word);
+        assert_eq!(scene.end().await, End::Drained);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_order_to_end_is_obeyed_between_commands() {
     let mut scene = Setting::default().begin();
     scene.play(&HELLO).await;
     scene.play(&[("C", "a NOOP\r\n"), (">U", "a NOOP\r\n")]).await;
-    scene.order.send(true).unwrap();
+    scene.order.send(Stage::Draining).unwrap();
     tokio::task::yield_now().await;
     scene.play(&[("U", "a OK\r\n"), (">C", "a OK\r\n")]).await;
     assert_eq!(rest(&mut scene.client).await, "* BYE The gateway is restarting\r\n");

@@ -103,17 +103,19 @@ impl Session<'_> {
             self.flush_upstream().await?;
             return self.relay_list().await;
         }
-        let collected = self.collect().await?;
-        self.client.queue(top_status(&response));
         let outgoing = Outgoing::new(Some(Top::new(lines)));
-        match collected {
+        match self.collect().await? {
             Collected::Whole(original) => {
                 let complete_at = Instant::now();
                 let rendition = self.face(message, &original).await.rendition(original.len());
+                self.client.queue(top_status(&response));
                 self.gateway.metrics.added(&self.listener.name, "TOP", complete_at.elapsed());
                 self.send(&rendition, &original, outgoing).await
             }
-            Collected::Beyond(start, decoder) => self.pass_unjudged(message, &start, decoder, outgoing).await,
+            Collected::Beyond(start, decoder) => {
+                self.client.queue(top_status(&response));
+                self.pass_unjudged(message, &start, decoder, outgoing).await
+            }
         }
     }
 

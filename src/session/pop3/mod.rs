@@ -78,8 +78,13 @@ async fn relay(
     if !greeting.is_ok() {
         return session.close(End::UpstreamUnavailable).await;
     }
+    let mut drain = gateway.drain.clone();
     loop {
-        match session.converse().await {
+        let turn = tokio::select! {
+            turn = session.converse() => turn,
+            () = drain.cut() => Err(Fault::Draining),
+        };
+        match turn {
             Ok(Turn::Quit) => return session.close(End::Quit).await,
             Ok(Turn::StartTls) => match session.start_tls().await {
                 Ok(encrypted) => session = encrypted,

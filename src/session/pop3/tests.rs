@@ -19,7 +19,7 @@ use crate::{
     policy::{Filing, PolicySet},
     render::Key,
     rules::RuleSet,
-    session::{Drain, Protocol, Relay, TlsMode},
+    session::{Drain, Protocol, Relay, Stage, TlsMode},
     store::Store,
     telemetry::Metrics,
     verdict::Thresholds,
@@ -54,7 +54,7 @@ struct Scene {
     gateway: Arc<Gateway>,
     /// Octets that are said at once.
     pieces: usize,
-    drain: tokio::sync::watch::Sender<bool>,
+    drain: tokio::sync::watch::Sender<Stage>,
     _folder: tempfile::TempDir,
 }
 
@@ -568,14 +568,29 @@ async fn a_drain_lets_those_go_on_who_are_logged_in() {
     let gone = [ToC("-ERR [SYS/TEMP] the gateway is shutting down, try again later\r\n"), EndC, EndU];
     let mut scene = Setting::default().begin();
     scene.play(&GREETING).await;
-    scene.drain.send_replace(true);
+    scene.drain.send_replace(Stage::Draining);
     scene.play(&gone).await;
     assert_eq!(scene.end().await, End::Drained);
     let mut scene = Setting::default().begin();
     scene.play(&LOGIN).await;
-    scene.drain.send_replace(true);
+    scene.drain.send_replace(Stage::Draining);
     scene.play(&[C("QUIT\r\n"), ToU("QUIT\r\n"), U("+OK\r\n"), ToC("+OK\r\n"), EndC, EndU]).await;
     assert_eq!(scene.end().await, End::Quit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_waits_for_no_answer_and_tears_none() {
+    let told = "-ERR [SYS/TEMP] the gateway is shutting down, try again later\r\n";
+    for (half, last_word) in [("", told), ("+OK\r\n1 100\r\n", "")] {
+        let mut scene = Setting::default().begin();
+        scene.play(&LOGIN).await;
+        scene.play(&[C("LIST\r\n"), ToU("LIST\r\n"), U(half), ToC(half)]).await;
+        scene.drain.send_replace(Stage::Draining);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        scene.drain.send_replace(Stage::Cut);
+        scene.play(&[ToC(last_word), EndC, EndU]).await;
+        assert_eq!(scene.end().await, End::Drained);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -638,7 +653,7 @@ fn server_tls() -> ServerTls {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let mut certificates = Certificates::default();
     certificates.add(&cert, &key).unwrap();
-    ServerTls::new(certificates).unwrap()
+    ServerTls::new(certificates, Protocol::Pop3.alpn()).unwrap()
 }
 
 fn trusting() -> ClientTls {

@@ -1,10 +1,10 @@
 //! An SMTP session: commands relayed one by one, messages collected, judged and settled.
 //!
-//! Guarantees: 250 after end-of-data is said only with a [`Custody`]; the upstream sees no recipient that may not be
+//! Guarantees: 250 after end-of-data is said only with a `Custody`; the upstream sees no recipient that may not be
 //! relayed, and no command that is not known here; `354` is ours, and the upstream's DATA opens after the verdict.
 //! An upstream that goes away between commands is connected again and told everything again, as long as the client
-//! has not authenticated. It leaves out what the words mean ([`transaction`]) and how the upstream is spoken to
-//! ([`leg`]).
+//! has not authenticated. It leaves out what the words mean (`transaction`) and how the upstream is spoken to
+//! (`leg`).
 
 mod custody;
 mod leg;
@@ -169,13 +169,11 @@ impl Session<'_> {
             }
             self.flush().await?;
             let idle = !self.transaction.is_open() && !skipping && self.client.input().is_empty();
-            let mut drain = self.gateway.drain.clone();
+            let (mut drain, mut cut) = (self.gateway.drain.clone(), self.gateway.drain.clone());
             let heard = select! {
                 heard = timeout_at(deadline, self.client.fill()) => heard,
-                () = drain.begun(), if idle => {
-                    self.say(&Reply::new(421, "4.3.2", "going down, please try again"));
-                    return Err(End::Drained);
-                }
+                () = drain.begun(), if idle => return Err(self.go_down()),
+                () = cut.cut() => return Err(self.go_down()),
             };
             match heard {
                 Ok(Ok(0) | Err(_)) => return Err(End::ClientClosed),
@@ -197,7 +195,12 @@ impl Session<'_> {
                 self.keep_awake().await;
                 *awake_until = Instant::now() + UPSTREAM_PATIENCE;
             }
-            match timeout_at(deadline.min(*awake_until), self.client.fill()).await {
+            let mut drain = self.gateway.drain.clone();
+            let read = select! {
+                read = timeout_at(deadline.min(*awake_until), self.client.fill()) => read,
+                () = drain.cut() => return Err(self.go_down()),
+            };
+            match read {
                 Ok(Ok(0) | Err(_)) => return Err(End::ClientClosed),
                 Ok(Ok(_)) => return Ok(()),
                 Err(_) if Instant::now() < deadline => {}
@@ -208,6 +211,11 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    fn go_down(&mut self) -> End {
+        self.say(&Reply::new(421, "4.3.2", "going down, please try again"));
+        End::Drained
     }
 
     /// An upstream that does not answer is left; the delivery connects again where it may.

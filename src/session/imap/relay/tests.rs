@@ -70,6 +70,7 @@ impl Scene {
                     "upstream ends" => Input::UpstreamEnd(&mut self.upstream),
                     "encrypted" => Input::Encrypted,
                     "drain" => Input::Drain,
+                    "cut" => Input::Cut,
                     other => panic!("{other}"),
                 };
                 self.relay.handle(self.now, input, &mut out);
@@ -635,6 +636,16 @@ fn silence_has_an_end() {
         tick(&mut scene, active + TERMS.idle_timeout),
         ">C * BYE The session was silent for too long\r\n[close client_timeout]"
     );
+}
+
+#[test]
+fn a_cut_says_goodbye_between_responses_only() {
+    let bye = ">C * BYE The gateway is restarting\r\n[close drained]";
+    let asked = ("C a FETCH 1 BODY[]\r\n", ">U a FETCH 1 BODY[]\r\n");
+    check(&[HELLO, ("drain", bye), ("cut", "")]);
+    check(&[HELLO, asked, ("drain", ""), ("cut", bye)]);
+    let half = ("U * 1 FETCH (BODY[] {10}\r\nhalf", ">C * 1 FETCH (BODY[] {10}\r\nhalf");
+    check(&[HELLO, asked, half, ("drain", ""), ("cut", "[close drained]")]);
 }
 
 #[test]
