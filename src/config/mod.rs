@@ -2,7 +2,7 @@
 //!
 //! [`Config::read`] is pure but for `${NAME}` and `!file`: text in, configuration and faults out. What must hold
 //! outside of the text (files, certificates, free ports) is noted while reading and looked at by
-//! [`Reading::check_ground`]. The keys, their kinds, defaults and sentences stand in one table (`keys`), from
+//! [`Reading::check_files`] and [`Reading::check_ports`]. The keys, their kinds, defaults and sentences stand in one table (`keys`), from
 //! which the reader, the JSON schema and the tests of the manual are all taken.
 //!
 //! Nothing here knows how a listener or an upstream works, and keys of capabilities that this version lacks have
