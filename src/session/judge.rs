@@ -88,36 +88,36 @@ impl Gateway {
     ) -> Judged {
         let begun = Instant::now();
         let id = JournalId::new();
-        let Ok(_permit) = timeout(self.limits.judging_wait, self.judging.acquire()).await else {
-            self.metrics.limit_reached("judging_wait");
-            return Judged {
-                id,
-                at: Timestamp::now(),
-                verdict: Verdict::unscanned(Cause::Busy, policy.thresholds),
-                facts: Facts::default(),
-                rendition: Rendition::untouched(original.len()),
-                len: original.len(),
-                took: begun.elapsed(),
-            };
-        };
-        let work = Work {
-            filter: Arc::clone(&self.filter),
-            envelope: envelope.clone(),
-            original: Arc::clone(original),
-            policy: Arc::clone(policy),
-            door,
-            id: id.clone(),
-            key: self.stamp_key.clone(),
-            authserv_id: self.authserv_id.clone(),
-            judged_bytes: self.limits.judged_bytes,
-        };
-        let (verdict, facts, rendition) = spawn_blocking(move || work.run()).await.unwrap_or_else(|error| {
-            tracing::error!(%error, %id, "judging failed");
-            let verdict = Verdict::unscanned(Cause::Panic, policy.thresholds);
+        let unscanned = |cause| {
+            let verdict = Verdict::unscanned(cause, policy.thresholds);
             (verdict, Facts::default(), Rendition::untouched(original.len()))
-        });
-        let at = Timestamp::now();
-        Judged { id, at, verdict, facts, rendition, len: original.len(), took: begun.elapsed() }
+        };
+        let (verdict, facts, rendition) =
+            match timeout(self.limits.judging_wait, self.judging.acquire()).await {
+                Ok(_permit) => {
+                    let work = Work {
+                        filter: Arc::clone(&self.filter),
+                        envelope: envelope.clone(),
+                        original: Arc::clone(original),
+                        policy: Arc::clone(policy),
+                        door,
+                        id: id.clone(),
+                        key: self.stamp_key.clone(),
+                        authserv_id: self.authserv_id.clone(),
+                        judged_bytes: self.limits.judged_bytes,
+                    };
+                    spawn_blocking(move || work.run()).await.unwrap_or_else(|error| {
+                        tracing::error!(%error, %id, "judging failed");
+                        unscanned(Cause::Panic)
+                    })
+                }
+                Err(_) => {
+                    self.metrics.limit_reached("judging_wait");
+                    unscanned(Cause::Busy)
+                }
+            };
+        let (at, took) = (Timestamp::now(), begun.elapsed());
+        Judged { id, at, verdict, facts, rendition, len: original.len(), took }
     }
 
     /// The journal's row for a message.
