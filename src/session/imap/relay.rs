@@ -470,6 +470,12 @@ impl Relay {
     fn begin_tls_when_quiet(&mut self, out: &mut Vec<Output>) {
         if self.expect == Expect::Quiet && self.in_flight.is_empty() && self.upstream.at_beginning() {
             let tag = std::mem::take(&mut self.tls_tag);
+            if self.happened.login {
+                // A login that was on its way when STARTTLS came. Anybody in between could have put it there: behind
+                // TLS the client would work in a stranger's account.
+                self.expect = Expect::Command;
+                return self.complain(&tag, "BAD", "STARTTLS is not available now", out);
+            }
             out.push(Output::ToClient(status(&tag, "OK", "Begin TLS now").into()));
             out.push(Output::UpgradeTls);
             self.terms.start_tls = false;
