@@ -139,6 +139,8 @@ struct Session<'a> {
     pipelining: bool,
     /// When a client without a login has to go.
     login_deadline: Instant,
+    /// When a client with a login has to have said a whole line again.
+    idle_deadline: Instant,
     errors: u64,
     /// Whether the client was given a part of an answer whose end is still owed.
     torn: bool,
@@ -183,6 +185,7 @@ impl<'a> Session<'a> {
             account: None,
             pipelining: false,
             login_deadline: Instant::now() + limits.login_timeout,
+            idle_deadline: Instant::now() + limits.pop3_idle_timeout,
             errors: 0,
             torn: false,
             shown: Shown::default(),
@@ -206,6 +209,8 @@ impl<'a> Session<'a> {
                     return Ok(Turn::Quit);
                 }
             }
+            // Only a whole line is activity: one that comes octet by octet keeps no session open.
+            self.idle_deadline = Instant::now() + self.gateway.limits.pop3_idle_timeout;
             if self.errors >= self.gateway.limits.errors_per_session {
                 self.gateway.metrics.limit_reached("errors_per_session");
                 return Err(Fault::ClientErrors);
@@ -448,11 +453,7 @@ impl<'a> Session<'a> {
     /// Waits until the client has said more.
     async fn wait(&mut self) -> Result<(), Fault> {
         self.flush_client().await?;
-        let until = if self.reader.authenticated {
-            Instant::now() + self.gateway.limits.pop3_idle_timeout
-        } else {
-            self.login_deadline
-        };
+        let until = if self.reader.authenticated { self.idle_deadline } else { self.login_deadline };
         let mut drain = self.gateway.drain.clone();
         let wake = tokio::select! {
             read = self.client.fill() => Wake::Client(read),
