@@ -444,7 +444,7 @@ impl Relay {
         let (mechanism, initial) = command.mechanism();
         let fits =
             |initial: &[u8]| initial.len() <= self.terms.sasl_line && sasl::is_initial_response(initial);
-        if line.announces.is_some() || mechanism.is_empty() {
+        if line.announces.is_some() || !sasl::is_mechanism(mechanism) {
             Some(Refusal::bad("AUTHENTICATE takes a mechanism and base64"))
         } else if let Sight::Hidden(reason) = capability::sight(&[b"AUTH=", mechanism].concat()) {
             let text = format!("The mechanism is not offered here: {reason}");
