@@ -757,16 +757,20 @@ impl Relay {
             self.account_literal = None;
             self.expect = Expect::Command;
         }
+        let mut refused = condition == Condition::Bad;
         match (command.kind, condition) {
             (Kind::Login { account }, Condition::Ok) => {
                 self.account = account;
                 self.log_in();
             }
             (Kind::Authenticate, Condition::Ok) => self.log_in(),
-            (Kind::Login { .. } | Kind::Authenticate, _) => out.push(Output::LoginRefused),
+            (Kind::Login { .. } | Kind::Authenticate, _) => {
+                refused = true;
+                out.push(Output::LoginRefused);
+            }
             (Kind::Idle | Kind::Other, _) => {}
         }
-        if condition == Condition::Bad && !self.happened.login {
+        if refused && !self.happened.login {
             self.count_error(out);
         }
     }
