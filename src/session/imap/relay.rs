@@ -4,6 +4,7 @@
 //!
 //! * capability lists lose what the gate cannot look through, wherever they stand;
 //! * STARTTLS ends here, and octets behind it in clear end the session before any of them is read;
+//! * an ID that names another client's address before login loses all it says: the upstream may believe the gate;
 //! * commands of hidden capabilities are refused here, also when a client tries them unadvertised;
 //! * what a client says in doubtful framing is refused here, because an upstream might read it otherwise. For the same
 //!   reason a non-synchronising literal passes only where the upstream offered it, in a command that the gate knows to take
@@ -422,6 +423,9 @@ impl Relay {
             }
             Verb::Authenticate => self.sasl_refusal(command, line),
             Verb::Enable => enable_refusal(command.arguments),
+            Verb::Id if before_login && line.announces.is_some() => {
+                Some(Refusal::bad("ID takes no literals before login"))
+            }
             _ => None,
         }
     }
@@ -498,7 +502,12 @@ impl Relay {
             open: self.expect != Expect::Command,
             awaits_plus: matches!(self.expect, Expect::GoAhead | Expect::Challenge | Expect::Idle),
         });
-        out.push(Output::ToUpstream(line.octets.clone()));
+        let octets = if command.verb == Verb::Id && !self.happened.login && command.claims_origin() {
+            [command.tag, b" ID NIL\r\n"].concat().into()
+        } else {
+            line.octets.clone()
+        };
+        out.push(Output::ToUpstream(octets));
     }
 
     fn begin_login(&mut self, command: &Command<'_>) -> Kind {
