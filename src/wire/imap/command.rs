@@ -122,6 +122,8 @@ const TABLE: &[(&str, Verb)] = &[
     ("NOTIFY", Verb::Hidden),
     ("REPLACE", Verb::Hidden),
     ("RESETKEY", Verb::Hidden),
+    ("RLIST", Verb::Hidden),
+    ("RLSUB", Verb::Hidden),
     ("UNAUTHENTICATE", Verb::Hidden),
     ("URLFETCH", Verb::Hidden),
     ("UID CONVERT", Verb::Hidden),
