@@ -32,7 +32,7 @@ use crate::{
     wire::{
         dot::{DotDecoder, DotEncoder},
         pop3::{
-            capability::{self, Stls},
+            capability::{self, Logins, Stls},
             command::{Command, CommandFault, Kind},
             response::{Response, Status},
         },
@@ -126,6 +126,7 @@ async fn refuse(mut client: Stream) -> End {
 struct Session<'a> {
     listener: &'a Listener,
     gateway: &'a Gateway,
+    peer: ClientAddr,
     client: Leg,
     upstream: Leg,
     pending: Pending,
@@ -177,6 +178,7 @@ impl<'a> Session<'a> {
         Self {
             listener,
             gateway,
+            peer,
             client: Leg::new(client, octets(limits.sasl_line_bytes)),
             upstream,
             pending: Pending::default(),
@@ -282,6 +284,10 @@ impl<'a> Session<'a> {
                 return None;
             }
             Kind::Stls => return Some(Turn::StartTls),
+            Kind::User(_) | Kind::Pass | Kind::Auth(_) | Kind::AuthList if self.logins() == Logins::Hide => {
+                self.decline("[SYS/PERM] no password in clear, STLS first");
+                return None;
+            }
             Kind::Top(message, lines) => {
                 self.issue_top(*message, *lines, &command);
                 return None;
@@ -386,7 +392,7 @@ impl<'a> Session<'a> {
         self.pipelining = capability::offers(&list, "PIPELINING");
         let stls = if self.can_start_tls() { Stls::Offer } else { Stls::Hide };
         let mut reduced = Vec::new();
-        capability::reduce(&list, stls, &mut reduced);
+        capability::reduce(&list, stls, self.logins(), &mut reduced);
         self.queue_list(&reduced);
         Ok(())
     }
@@ -418,6 +424,10 @@ impl<'a> Session<'a> {
         let mut encoder = DotEncoder::new();
         encoder.encode(list, self.client.output());
         encoder.finish(self.client.output());
+    }
+
+    fn logins(&self) -> Logins {
+        if self.listener.may_log_in(self.client.stream(), self.peer) { Logins::Offer } else { Logins::Hide }
     }
 
     fn can_start_tls(&self) -> bool {
