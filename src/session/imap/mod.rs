@@ -40,7 +40,8 @@ pub async fn serve(mut client: Stream, peer: ClientAddr, listener: &Listener, ga
             return End::UpstreamUnavailable;
         }
     };
-    let terms = Terms::new(&gateway.limits, listener.can_start_tls(&client));
+    let terms =
+        Terms::new(&gateway.limits, listener.can_start_tls(&client), listener.may_log_in(&client, peer));
     let mut session = Session::new(client, upstream, terms, &listener.name, &gateway.metrics);
     let mut turn = session.begin(greeting);
     let end = loop {

@@ -43,7 +43,7 @@ use crate::{
     session::End,
     wire::{
         imap::{
-            capability::{self, Sight},
+            capability::{self, Logins, Sight},
             command::{self, Account, Command, Malformed, Verb},
             fragment::{self, Announcement, Fault, Fragment, Fragmentizer, Line, TooLong},
             response::{Condition, Response},
@@ -95,6 +95,8 @@ pub enum Output {
 pub struct Terms {
     /// Whether the client can have STARTTLS from us.
     pub start_tls: bool,
+    /// Whether it may log in without it.
+    pub login_in_clear: bool,
     /// Octets of one command line without its literals, after login.
     pub line: usize,
     /// Octets of a line or literal before login.
@@ -111,10 +113,11 @@ pub struct Terms {
 
 impl Terms {
     /// The terms under `limits`.
-    pub fn new(limits: &Limits, start_tls: bool) -> Self {
+    pub fn new(limits: &Limits, start_tls: bool, login_in_clear: bool) -> Self {
         let octets = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         Self {
             start_tls,
+            login_in_clear,
             line: octets(limits.imap_line_bytes),
             before_login: octets(limits.imap_prelogin_bytes),
             sasl_line: octets(limits.sasl_line_bytes),
@@ -401,6 +404,9 @@ impl Relay {
     fn refusal(&self, command: &Command<'_>, line: &Line) -> Option<Refusal> {
         let name = command.name.escape_ascii();
         let before_login = !self.happened.login;
+        if matches!(command.verb, Verb::Login | Verb::Authenticate) && self.login_waits() {
+            return Some(Refusal { condition: "NO", ..Refusal::bad("[PRIVACYREQUIRED] STARTTLS first") });
+        }
         if command.verb == Verb::Hidden {
             return Some(Refusal::bad(format!("{name} is not offered here")));
         }
@@ -726,8 +732,19 @@ impl Relay {
         for capability in capability::words(words).filter(|capability| capability::shown(capability, words)) {
             self.offers.learn(capability);
         }
-        let ours: &[&str] = if self.may_start_tls() { &["STARTTLS"] } else { &[] };
-        out.push(Output::ToClient(capability::reduce(octets, list.clone(), ours).into()));
+        let (logins, ours): (_, &[&str]) = if !self.may_start_tls() {
+            (Logins::Shown, &[])
+        } else if self.login_waits() {
+            (Logins::Hidden, &["STARTTLS", "LOGINDISABLED"])
+        } else {
+            (Logins::Shown, &["STARTTLS"])
+        };
+        out.push(Output::ToClient(capability::reduce(octets, list.clone(), logins, ours).into()));
+    }
+
+    /// Whether the client is kept from logging in until its leg is encrypted.
+    fn login_waits(&self) -> bool {
+        self.terms.start_tls && !self.terms.login_in_clear
     }
 
     /// A list that comes while a login is on its way is that of a session that is logged in.

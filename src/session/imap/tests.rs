@@ -492,7 +492,7 @@ fn a_session_is_small() {
     let (_order, drain) = Drain::channel();
     let (near, far) = duplex(1);
     let metrics = Metrics::new();
-    let terms = Terms::new(&Limits::default(), false);
+    let terms = Terms::new(&Limits::default(), false, true);
     let mut session = Session::new(Stream::new(near), Stream::new(far), terms, "imap", &metrics);
     let size = size_of_val(&session) + size_of_val(&session.run(drain));
     assert!(size < 2_048, "{size} octets");

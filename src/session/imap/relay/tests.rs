@@ -16,6 +16,7 @@ struct Scene {
 
 const TERMS: Terms = Terms {
     start_tls: false,
+    login_in_clear: true,
     line: 1_000,
     before_login: 64,
     sasl_line: 128,
