@@ -292,6 +292,21 @@ fn an_unasked_literal_passes_only_where_it_is_understood() {
     ]);
 }
 
+/// Dovecot 2.3.19 gives up a command at the quote inside the atom, and with it the announcement: it answers `a BAD` and
+/// reads what the client and the gate take for eight octets of text as a command. That it is found out of step comes
+/// too late where the command was COMPRESS, and not at all where the client sends a `z` of its own behind it.
+#[test]
+#[ignore = "not repaired: a literal has to wait for the upstream's go-ahead, also where the client's does not"]
+fn what_a_literal_holds_is_never_a_command() {
+    check(&[
+        OFFER,
+        LOGIN,
+        LOGGED_IN,
+        ("C a SELECT foo\" bar\" {8+}\r\nz NOOP\r\n\r\nz NOOP\r\n", ">U a SELECT foo\" bar\" {8}\r\n"),
+        ("U a BAD Invalid characters in atom\r\n", ">C a BAD Invalid characters in atom\r\n>U z NOOP\r\n"),
+    ]);
+}
+
 #[test]
 fn an_upstream_out_of_step_is_left() {
     check(&[
