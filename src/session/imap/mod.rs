@@ -40,7 +40,8 @@ pub async fn serve(mut client: Stream, peer: ClientAddr, listener: &Listener, ga
             return End::UpstreamUnavailable;
         }
     };
-    let terms = Terms::new(&gateway.limits, listener.can_start_tls(&client));
+    let terms =
+        Terms::new(&gateway.limits, listener.can_start_tls(&client), listener.may_log_in(&client, peer));
     let mut session = Session::new(client, upstream, terms, &listener.name, &gateway.metrics);
     let mut turn = session.begin(greeting);
     let end = loop {
@@ -89,6 +90,8 @@ struct Side {
     ended: bool,
     /// What the peer is told of the other side's end.
     closing: Closing,
+    /// Octets that were for a peer that hears no more.
+    lost: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -273,7 +276,10 @@ impl<'a> Session<'a> {
 
     fn is_over(&self) -> bool {
         let told = |side: &Side| side.closing == Closing::Done;
-        self.client.ended && self.upstream.ended && told(&self.client) && told(&self.upstream)
+        // The answers to a client that went are heard out, so that its commands are carried out; a mailbox is not fetched
+        // for nobody.
+        let gone = self.client.ended && self.client.lost > LOST_OCTETS && self.upstream.io.queued() == 0;
+        gone || self.client.ended && self.upstream.ended && told(&self.client) && told(&self.upstream)
     }
 
     fn tell(&mut self, input: Input<'_>) -> Option<Turn> {
@@ -309,7 +315,7 @@ enum Step {
 
 impl Side {
     fn new(io: Stream) -> Self {
-        Self { io, unflushed: false, ended: false, closing: Closing::No }
+        Self { io, unflushed: false, ended: false, closing: Closing::No, lost: 0 }
     }
 
     fn queue(&mut self, octets: &[u8]) {
@@ -317,6 +323,8 @@ impl Side {
         if self.closing == Closing::No {
             self.io.queue(octets);
             self.unflushed = true;
+        } else {
+            self.lost += octets.len();
         }
     }
 
@@ -348,6 +356,8 @@ impl Side {
 
 /// Octets that may wait to be written before the other side is read no further.
 const ROOM: usize = 64 * 1024;
+/// Octets of answers that are heard out for a client that went.
+const LOST_OCTETS: usize = 256 * 1024;
 /// How long the last words may take to leave.
 const FAREWELL: Duration = Duration::from_secs(5);
 

@@ -4,6 +4,7 @@
 //!
 //! * capability lists lose what the gate cannot look through, wherever they stand;
 //! * STARTTLS ends here, and octets behind it in clear end the session before any of them is read;
+//! * an ID that names another client's address before login loses all it says: the upstream may believe the gate;
 //! * commands of hidden capabilities are refused here, also when a client tries them unadvertised;
 //! * what a client says in doubtful framing is refused here, because an upstream might read it otherwise. For the same
 //!   reason a non-synchronising literal passes only where the upstream offered it, in a command that the gate knows to take
@@ -42,7 +43,7 @@ use crate::{
     session::End,
     wire::{
         imap::{
-            capability::{self, Sight},
+            capability::{self, Logins, Sight},
             command::{self, Account, Command, Malformed, Verb},
             fragment::{self, Announcement, Fault, Fragment, Fragmentizer, Line, TooLong},
             response::{Condition, Response},
@@ -96,6 +97,8 @@ pub enum Output {
 pub struct Terms {
     /// Whether the client can have STARTTLS from us.
     pub start_tls: bool,
+    /// Whether it may log in without it.
+    pub login_in_clear: bool,
     /// Octets of one command line without its literals, after login.
     pub line: usize,
     /// Octets of a line or literal before login.
@@ -112,10 +115,11 @@ pub struct Terms {
 
 impl Terms {
     /// The terms under `limits`.
-    pub fn new(limits: &Limits, start_tls: bool) -> Self {
+    pub fn new(limits: &Limits, start_tls: bool, login_in_clear: bool) -> Self {
         let octets = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         Self {
             start_tls,
+            login_in_clear,
             line: octets(limits.imap_line_bytes),
             before_login: octets(limits.imap_prelogin_bytes),
             sasl_line: octets(limits.sasl_line_bytes),
@@ -403,6 +407,9 @@ impl Relay {
     fn refusal(&self, command: &Command<'_>, line: &Line) -> Option<Refusal> {
         let name = command.name.escape_ascii();
         let before_login = !self.happened.login;
+        if matches!(command.verb, Verb::Login | Verb::Authenticate) && self.login_waits() {
+            return Some(Refusal { condition: "NO", ..Refusal::bad("[PRIVACYREQUIRED] STARTTLS first") });
+        }
         if command.verb == Verb::Hidden {
             return Some(Refusal::bad(format!("{name} is not offered here")));
         }
@@ -425,6 +432,9 @@ impl Relay {
             }
             Verb::Authenticate => self.sasl_refusal(command, line),
             Verb::Enable => enable_refusal(command.arguments),
+            Verb::Id if before_login && line.announces.is_some() => {
+                Some(Refusal::bad("ID takes no literals before login"))
+            }
             _ => None,
         }
     }
@@ -447,7 +457,7 @@ impl Relay {
         let (mechanism, initial) = command.mechanism();
         let fits =
             |initial: &[u8]| initial.len() <= self.terms.sasl_line && sasl::is_initial_response(initial);
-        if line.announces.is_some() || mechanism.is_empty() {
+        if line.announces.is_some() || !sasl::is_mechanism(mechanism) {
             Some(Refusal::bad("AUTHENTICATE takes a mechanism and base64"))
         } else if let Sight::Hidden(reason) = capability::sight(&[b"AUTH=", mechanism].concat()) {
             let text = format!("The mechanism is not offered here: {reason}");
@@ -473,6 +483,12 @@ impl Relay {
     fn begin_tls_when_quiet(&mut self, out: &mut Vec<Output>) {
         if self.expect == Expect::Quiet && self.in_flight.is_empty() && self.upstream.at_beginning() {
             let tag = std::mem::take(&mut self.tls_tag);
+            if self.happened.login {
+                // A login that was on its way when STARTTLS came. Anybody in between could have put it there: behind
+                // TLS the client would work in a stranger's account.
+                self.expect = Expect::Command;
+                return self.complain(&tag, "BAD", "STARTTLS is not available now", out);
+            }
             out.push(Output::ToClient(status(&tag, "OK", "Begin TLS now").into()));
             out.push(Output::UpgradeTls);
             self.terms.start_tls = false;
@@ -495,7 +511,12 @@ impl Relay {
             open: self.expect != Expect::Command,
             awaits_plus: matches!(self.expect, Expect::GoAhead | Expect::Challenge | Expect::Idle),
         });
-        out.push(Output::ToUpstream(line.octets.clone()));
+        let octets = if command.verb == Verb::Id && !self.happened.login && command.claims_origin() {
+            [command.tag, b" ID NIL\r\n"].concat().into()
+        } else {
+            line.octets.clone()
+        };
+        out.push(Output::ToUpstream(octets));
     }
 
     fn begin_login(&mut self, command: &Command<'_>) -> Kind {
@@ -714,8 +735,19 @@ impl Relay {
         for capability in capability::words(words).filter(|capability| capability::shown(capability, words)) {
             self.offers.learn(capability);
         }
-        let ours: &[&str] = if self.may_start_tls() { &["STARTTLS"] } else { &[] };
-        out.push(Output::ToClient(capability::reduce(octets, list.clone(), ours).into()));
+        let (logins, ours): (_, &[&str]) = if !self.may_start_tls() {
+            (Logins::Shown, &[])
+        } else if self.login_waits() {
+            (Logins::Hidden, &["STARTTLS", "LOGINDISABLED"])
+        } else {
+            (Logins::Shown, &["STARTTLS"])
+        };
+        out.push(Output::ToClient(capability::reduce(octets, list.clone(), logins, ours).into()));
+    }
+
+    /// Whether the client is kept from logging in until its leg is encrypted.
+    fn login_waits(&self) -> bool {
+        self.terms.start_tls && !self.terms.login_in_clear
     }
 
     /// A list that comes while a login is on its way is that of a session that is logged in.
@@ -754,16 +786,20 @@ impl Relay {
             self.account_literal = None;
             self.expect = Expect::Command;
         }
+        let mut refused = condition == Condition::Bad;
         match (command.kind, condition) {
             (Kind::Login { account }, Condition::Ok) => {
                 self.account = account;
                 self.log_in();
             }
             (Kind::Authenticate, Condition::Ok) => self.log_in(),
-            (Kind::Login { .. } | Kind::Authenticate, _) => out.push(Output::LoginRefused),
+            (Kind::Login { .. } | Kind::Authenticate, _) => {
+                refused = true;
+                out.push(Output::LoginRefused);
+            }
             (Kind::Idle | Kind::Other, _) => {}
         }
-        if condition == Condition::Bad && !self.happened.login {
+        if refused && !self.happened.login {
             self.count_error(out);
         }
     }

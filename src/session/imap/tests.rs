@@ -282,6 +282,21 @@ async fn a_client_that_does_not_read_holds_the_upstream_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_mailbox_is_not_fetched_for_a_client_that_went() {
+    const LARGE: usize = 64 * ROOM;
+    let mut scene = Setting::default().begin();
+    scene.play(&HELLO).await;
+    scene.play(&LOGIN).await;
+    scene.play(&[("C", "f FETCH 1:* BODY[]\r\n"), (">U", "f FETCH 1:* BODY[]\r\n")]).await;
+    drop(scene.client.take());
+    scene.upstream.queue(format!("* 1 FETCH (BODY[] {{{LARGE}}}\r\n").as_bytes());
+    scene.upstream.queue(&vec![b'x'; LARGE]);
+    assert!(timeout(Duration::from_secs(60), scene.upstream.flush()).await.unwrap().is_err());
+    assert!(scene.upstream.queued() > LARGE / 2);
+    assert_eq!(scene.end().await, End::ClientClosed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_has_said_everything_still_hears() {
     let mut scene = Setting::default().begin();
     scene.play(&HELLO).await;
@@ -492,7 +507,7 @@ fn a_session_is_small() {
     let (_order, drain) = Drain::channel();
     let (near, far) = duplex(1);
     let metrics = Metrics::new();
-    let terms = Terms::new(&Limits::default(), false);
+    let terms = Terms::new(&Limits::default(), false, true);
     let mut session = Session::new(Stream::new(near), Stream::new(far), terms, "imap", &metrics);
     let size = size_of_val(&session) + size_of_val(&session.run(drain));
     assert!(size < 2_048, "{size} octets");

@@ -3,7 +3,7 @@
 //! The gate never learns what is proved; it holds the client's lines to their form, so that no command can travel as a
 //! response, and sees only whether the upstream said yes.
 
-use tokio::time::{Duration, Instant};
+use tokio::time::timeout_at;
 
 use super::{
     Session,
@@ -44,10 +44,10 @@ impl Session<'_> {
     }
 
     /// The client's line in an exchange. One that is too long cancels the exchange together with the session: where
-    /// the next begins is not known.
+    /// the next begins is not known. The time for it is that for the login, however the octets of the line come.
     async fn client_response(&mut self) -> Result<Line, Fault> {
-        let left = self.login_deadline.saturating_duration_since(Instant::now());
-        let line = self.client.line(left.max(Duration::from_millis(1))).await;
+        let line = timeout_at(self.login_deadline, self.client.line(self.gateway.limits.login_timeout)).await;
+        let line = line.unwrap_or(Err(LegFault::Silent));
         if line == Err(LegFault::LineTooLong) {
             self.gateway.metrics.limit_reached("sasl_line_bytes");
             self.upstream.queue(b"*\r\n");

@@ -32,7 +32,7 @@ use crate::{
     wire::{
         dot::{DotDecoder, DotEncoder},
         pop3::{
-            capability::{self, Stls},
+            capability::{self, Logins, Stls},
             command::{Command, CommandFault, Kind},
             response::{Response, Status},
         },
@@ -131,6 +131,7 @@ async fn refuse(mut client: Stream) -> End {
 struct Session<'a> {
     listener: &'a Listener,
     gateway: &'a Gateway,
+    peer: ClientAddr,
     client: Leg,
     upstream: Leg,
     pending: Pending,
@@ -144,6 +145,8 @@ struct Session<'a> {
     pipelining: bool,
     /// When a client without a login has to go.
     login_deadline: Instant,
+    /// When a client with a login has to have said a whole line again.
+    idle_deadline: Instant,
     errors: u64,
     /// Whether the client was given a part of an answer whose end is still owed.
     torn: bool,
@@ -180,6 +183,7 @@ impl<'a> Session<'a> {
         Self {
             listener,
             gateway,
+            peer,
             client: Leg::new(client, octets(limits.sasl_line_bytes)),
             upstream,
             pending: Pending::default(),
@@ -188,6 +192,7 @@ impl<'a> Session<'a> {
             account: None,
             pipelining: false,
             login_deadline: Instant::now() + limits.login_timeout,
+            idle_deadline: Instant::now() + limits.pop3_idle_timeout,
             errors: 0,
             torn: false,
             shown: Shown::default(),
@@ -211,6 +216,8 @@ impl<'a> Session<'a> {
                     return Ok(Turn::Quit);
                 }
             }
+            // Only a whole line is activity: one that comes octet by octet keeps no session open.
+            self.idle_deadline = Instant::now() + self.gateway.limits.pop3_idle_timeout;
             if self.errors >= self.gateway.limits.errors_per_session {
                 self.gateway.metrics.limit_reached("errors_per_session");
                 return Err(Fault::ClientErrors);
@@ -282,6 +289,10 @@ impl<'a> Session<'a> {
                 return None;
             }
             Kind::Stls => return Some(Turn::StartTls),
+            Kind::User(_) | Kind::Pass | Kind::Auth(_) | Kind::AuthList if self.logins() == Logins::Hide => {
+                self.decline("[SYS/PERM] no password in clear, STLS first");
+                return None;
+            }
             Kind::Top(message, lines) => {
                 self.issue_top(*message, *lines, &command);
                 return None;
@@ -386,7 +397,7 @@ impl<'a> Session<'a> {
         self.pipelining = capability::offers(&list, "PIPELINING");
         let stls = if self.can_start_tls() { Stls::Offer } else { Stls::Hide };
         let mut reduced = Vec::new();
-        capability::reduce(&list, stls, &mut reduced);
+        capability::reduce(&list, stls, self.logins(), &mut reduced);
         self.queue_list(&reduced);
         Ok(())
     }
@@ -418,6 +429,10 @@ impl<'a> Session<'a> {
         let mut encoder = DotEncoder::new();
         encoder.encode(list, self.client.output());
         encoder.finish(self.client.output());
+    }
+
+    fn logins(&self) -> Logins {
+        if self.listener.may_log_in(self.client.stream(), self.peer) { Logins::Offer } else { Logins::Hide }
     }
 
     fn can_start_tls(&self) -> bool {
@@ -453,11 +468,7 @@ impl<'a> Session<'a> {
     /// Waits until the client has said more.
     async fn wait(&mut self) -> Result<(), Fault> {
         self.flush_client().await?;
-        let until = if self.reader.authenticated {
-            Instant::now() + self.gateway.limits.pop3_idle_timeout
-        } else {
-            self.login_deadline
-        };
+        let until = if self.reader.authenticated { self.idle_deadline } else { self.login_deadline };
         let mut drain = self.gateway.drain.clone();
         let wake = tokio::select! {
             read = self.client.fill() => Wake::Client(read),

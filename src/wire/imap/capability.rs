@@ -16,6 +16,21 @@ pub enum Sight {
 
 use Sight::{Clear, Hidden};
 
+/// Whether a client is told of the ways to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logins {
+    /// As the upstream offers them.
+    Shown,
+    /// Not yet: passwords wait for TLS. The upstream's own LOGINDISABLED goes, too; ours is added.
+    Hidden,
+}
+
+impl Logins {
+    fn hide(self, capability: &[u8]) -> bool {
+        self == Self::Hidden && (matches(b"AUTH=*", capability) || matches(b"LOGINDISABLED", capability))
+    }
+}
+
 const LEGS: &str = "it binds to one TLS session, and the gate has two";
 const BYPASS: &str = "it tells clients of a way round the gate";
 const REFERS: &str = "it makes or fetches messages out of parts that the gate does not see together";
@@ -130,9 +145,9 @@ pub fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|octet| SPACES.contains(octet)).filter(|word| !word.is_empty())
 }
 
-/// `line` with its capability list, the octets `list` of it, cut down to what is [`shown`], and `added` at the list's
-/// end. Every other octet stays.
-pub fn reduce(line: &[u8], list: Range<usize>, added: &[&str]) -> Vec<u8> {
+/// `line` with its capability list, the octets `list` of it, cut down to what is [`shown`] under `logins`, and `added`
+/// at the list's end. Every other octet stays.
+pub fn reduce(line: &[u8], list: Range<usize>, logins: Logins, added: &[&str]) -> Vec<u8> {
     let (head, tail) = line.split_at(list.end.min(line.len()));
     let (head, list) = head.split_at(list.start.min(head.len()));
     let mut reduced = Vec::with_capacity(line.len() + 16);
@@ -147,7 +162,7 @@ pub fn reduce(line: &[u8], list: Range<usize>, added: &[&str]) -> Vec<u8> {
             break;
         }
         let (whole, behind) = rest.split_at(word_at + word.len());
-        if shown(word, list) {
+        if shown(word, list) && !logins.hide(word) {
             reduced.extend_from_slice(whole);
         }
         rest = behind;
@@ -213,7 +228,7 @@ mod tests {
         let check = |line: &str, added: &[&str], expected: &str| {
             let begin = line.find("CAPABILITY").unwrap() + "CAPABILITY".len();
             let end = line.find(['\r', ']']).unwrap();
-            let reduced = reduce(line.as_bytes(), begin..end, added);
+            let reduced = reduce(line.as_bytes(), begin..end, Logins::Shown, added);
             assert_eq!(String::from_utf8(reduced).unwrap(), expected);
         };
         check("* CAPABILITY IMAP4rev1 idle\r\n", &[], "* CAPABILITY IMAP4rev1 idle\r\n");
@@ -232,5 +247,15 @@ mod tests {
         check("* CAPABILITY IMAP4rev2 ID\r\n", &[], "* CAPABILITY IMAP4rev2 ID\r\n");
         check("* CAPABILITY IMAP4rev1\tNOTIFY\tID\r\n", &[], "* CAPABILITY IMAP4rev1\tID\r\n");
         check("* CAPABILITY\r\n", &[], "* CAPABILITY\r\n");
+    }
+
+    #[test]
+    fn logins_are_hidden_until_they_are_safe() {
+        let line = b"* CAPABILITY IMAP4rev1 auth=PLAIN SASL-IR LoginDisabled AUTH=LOGIN\r\n";
+        let reduced = reduce(line, 12..line.len() - 2, Logins::Hidden, &["STARTTLS", "LOGINDISABLED"]);
+        assert_eq!(
+            reduced.escape_ascii().to_string(),
+            "* CAPABILITY IMAP4rev1 SASL-IR STARTTLS LOGINDISABLED\\r\\n"
+        );
     }
 }

@@ -27,6 +27,8 @@ pub enum Verb {
     Authenticate,
     /// Extensions are turned on (RFC 5161).
     Enable,
+    /// The client says what it is (RFC 2971).
+    Id,
     /// The client waits for news until it says DONE (RFC 2177).
     Idle,
     /// An account name and a password (RFC 9051 section 6.2.3).
@@ -83,7 +85,7 @@ const TABLE: &[(&str, Verb)] = &[
     ("GETMETADATA", Verb::Plain),
     ("GETQUOTA", Verb::Plain),
     ("GETQUOTAROOT", Verb::Plain),
-    ("ID", Verb::Plain),
+    ("ID", Verb::Id),
     ("LANGUAGE", Verb::Plain),
     ("LIST", Verb::Plain),
     ("LISTRIGHTS", Verb::Plain),
@@ -120,6 +122,8 @@ const TABLE: &[(&str, Verb)] = &[
     ("NOTIFY", Verb::Hidden),
     ("REPLACE", Verb::Hidden),
     ("RESETKEY", Verb::Hidden),
+    ("RLIST", Verb::Hidden),
+    ("RLSUB", Verb::Hidden),
     ("UNAUTHENTICATE", Verb::Hidden),
     ("URLFETCH", Verb::Hidden),
     ("UID CONVERT", Verb::Hidden),
@@ -161,6 +165,18 @@ impl<'a> Command<'a> {
             AString::Literal => Account::InLiteral,
             AString::Malformed => Account::Nowhere,
         }
+    }
+
+    /// Whether an ID may speak for somebody else: `x-originating-ip` and its like are believed by upstreams that trust
+    /// the gate's address. What an escape could hide counts.
+    pub fn claims_origin(&self) -> bool {
+        let begins_word = |at: usize| at == 0 || b"\"( ".contains(&self.arguments[at - 1]);
+        self.arguments.contains(&b'\\')
+            || self
+                .arguments
+                .windows(2)
+                .enumerate()
+                .any(|(at, two)| two.eq_ignore_ascii_case(b"x-") && begins_word(at))
     }
 
     /// The SASL mechanism of an AUTHENTICATE, and the initial response if there is one (RFC 4959).

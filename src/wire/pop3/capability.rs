@@ -14,11 +14,23 @@ pub enum Stls {
     Hide,
 }
 
+/// What the client is offered of passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logins {
+    /// What the upstream offers.
+    Offer,
+    /// Nothing: they wait for STLS. (APOP is offered by the greeting, and sends none.)
+    Hide,
+}
+
 /// Appends to `out` what of `upstream`, a list as the dot decoder gives it, the client is to see. Lines that pass do so
 /// verbatim; their order is kept, and ours come last.
-pub fn reduce(upstream: &[u8], stls: Stls, out: &mut Vec<u8>) {
+pub fn reduce(upstream: &[u8], stls: Stls, logins: Logins, out: &mut Vec<u8>) {
     for line in lines(upstream) {
         let name = name_of(line);
+        if logins == Logins::Hide && LOGINS.iter().any(|login| name.eq_ignore_ascii_case(login)) {
+            continue;
+        }
         if name.eq_ignore_ascii_case(b"SASL") {
             put_mechanisms(line, out);
         } else if PASSED.iter().any(|passed| name.eq_ignore_ascii_case(passed)) {
@@ -55,6 +67,9 @@ const PASSED: [&[u8]; 10] = [
     b"LANG",
 ];
 
+/// What asks for a password.
+const LOGINS: [&[u8]; 2] = [b"USER", b"SASL"];
+
 fn lines(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).filter(|line| {
         // A stray CR or NUL would be read differently by others: such a line is not passed.
@@ -86,7 +101,7 @@ mod tests {
 
     fn check(upstream: &str, stls: Stls, expected: &str) {
         let mut out = Vec::new();
-        reduce(upstream.as_bytes(), stls, &mut out);
+        reduce(upstream.as_bytes(), stls, Logins::Offer, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected, "{upstream:?}");
     }
 

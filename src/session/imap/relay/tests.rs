@@ -16,6 +16,7 @@ struct Scene {
 
 const TERMS: Terms = Terms {
     start_tls: false,
+    login_in_clear: true,
     line: 1_000,
     before_login: 64,
     sasl_line: 128,
@@ -292,6 +293,21 @@ fn an_unasked_literal_passes_only_where_it_is_understood() {
     ]);
 }
 
+/// Dovecot 2.3.19 gives up a command at the quote inside the atom, and with it the announcement: it answers `a BAD` and
+/// reads what the client and the gate take for eight octets of text as a command. That it is found out of step comes
+/// too late where the command was COMPRESS, and not at all where the client sends a `z` of its own behind it.
+#[test]
+#[ignore = "not repaired: a literal has to wait for the upstream's go-ahead, also where the client's does not"]
+fn what_a_literal_holds_is_never_a_command() {
+    check(&[
+        OFFER,
+        LOGIN,
+        LOGGED_IN,
+        ("C a SELECT foo\" bar\" {8+}\r\nz NOOP\r\n\r\nz NOOP\r\n", ">U a SELECT foo\" bar\" {8}\r\n"),
+        ("U a BAD Invalid characters in atom\r\n", ">C a BAD Invalid characters in atom\r\n>U z NOOP\r\n"),
+    ]);
+}
+
 #[test]
 fn an_upstream_out_of_step_is_left() {
     check(&[
@@ -439,17 +455,23 @@ fn a_sasl_exchange_is_opaque() {
             ("C b NOOP\r\n", ">U b NOOP\r\n"),
         ]);
     }
-    check(&[
-        HELLO,
-        ("C a AUTHENTICATE PLAIN AGEAYg==\r\n", ">U a AUTHENTICATE PLAIN AGEAYg==\r\n"),
-        ("U a NO\r\n", ">C a NO\r\n[login refused]"),
-        ("C a AUTHENTICATE PLAIN a b\r\n", ">C a BAD The initial response is not base64, or too long\r\n"),
-        (
-            "C a AUTHENTICATE SCRAM-SHA-1-PLUS\r\n",
-            ">C a NO The mechanism is not offered here: it binds to one TLS session, and the gate has two\r\n",
-        ),
-        ("C a AUTHENTICATE {5}\r\n", ">C a BAD AUTHENTICATE takes a mechanism and base64\r\n"),
-    ]);
+    check_on(
+        Terms { errors: 100, ..TERMS },
+        &[
+            HELLO,
+            ("C a AUTHENTICATE PLAIN AGEAYg==\r\n", ">U a AUTHENTICATE PLAIN AGEAYg==\r\n"),
+            ("U a NO\r\n", ">C a NO\r\n[login refused]"),
+            (
+                "C a AUTHENTICATE PLAIN a b\r\n",
+                ">C a BAD The initial response is not base64, or too long\r\n",
+            ),
+            (
+                "C a AUTHENTICATE SCRAM-SHA-1-PLUS\r\n",
+                ">C a NO The mechanism is not offered here: it binds to one TLS session, and the gate has two\r\n",
+            ),
+            ("C a AUTHENTICATE {5}\r\n", ">C a BAD AUTHENTICATE takes a mechanism and base64\r\n"),
+        ],
+    );
 }
 
 #[test]
