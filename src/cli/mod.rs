@@ -13,7 +13,13 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 use clap::{Parser, Subcommand};
 
 use self::release::SmtpDelivery;
-use crate::{app, config::Config, fault::Fault, rules::RuleSet, verdict::Thresholds};
+use crate::{
+    app,
+    config::{self, Config},
+    fault::Fault,
+    rules::RuleSet,
+    verdict::Thresholds,
+};
 
 /// A protocol-aware spam firewall proxy for SMTP, POP3 and IMAP.
 #[derive(Debug, Parser)]
@@ -45,13 +51,18 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run(args) => run::run(&args),
-            Command::Check(args) => {
-                check::run(&args, |rules| app::load_rules(rules).map(|set| set.rules().len()))
-            }
+            Command::Check(args) => check::run(&args, check_rules),
             Command::Scan(args) => scan(&args),
             Command::Quarantine(args) => look_after(&args),
         }
     }
+}
+
+/// How many rules there are, if all are sound and do to their own examples what they say.
+fn check_rules(rules: &config::Rules) -> Result<usize, Vec<Fault>> {
+    let rules = app::load_rules(rules)?;
+    let faults = rules.examples();
+    if faults.is_empty() { Ok(rules.rules().len()) } else { Err(faults) }
 }
 
 fn look_after(args: &quarantine::QuarantineArgs) -> ExitCode {
