@@ -71,7 +71,13 @@ fn look_after(args: &quarantine::QuarantineArgs) -> ExitCode {
         Err(faults) => return refuse(&faults),
     };
     match app::open_store(&config.store) {
-        Ok(store) => ExitCode::from(quarantine::run(args, &store, &mut SmtpDelivery::new(&config))),
+        Ok(store) => {
+            let via = match &args.command {
+                quarantine::QuarantineCommand::Release { via, .. } => via.as_deref(),
+                _ => None,
+            };
+            ExitCode::from(quarantine::run(args, &store, &mut SmtpDelivery::new(&config, via)))
+        }
         Err(error) => fail(&error),
     }
 }

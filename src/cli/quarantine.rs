@@ -71,6 +71,9 @@ pub enum QuarantineCommand {
         /// Their ids, or at least 8 characters of the end or the beginning of each
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
+        /// Deliver by this SMTP upstream instead of the one each was meant for
+        #[arg(long, value_name = "UPSTREAM")]
+        via: Option<String>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -172,7 +175,7 @@ impl Desk<'_> {
             }
             QuarantineCommand::Show { id, raw: true, .. } => self.write_raw(id),
             QuarantineCommand::Show { id, json, .. } => self.show(id, *json),
-            QuarantineCommand::Release { ids, json } => self.release(ids, delivery, *json),
+            QuarantineCommand::Release { ids, json, .. } => self.release(ids, delivery, *json),
             QuarantineCommand::Delete { ids, yes, json } => self.delete(ids, *yes, *json),
         };
         match done.and_then(|()| Ok(self.out.flush()?)) {

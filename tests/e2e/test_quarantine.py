@@ -110,6 +110,18 @@ class QuarantineTest(Case):
             raw = self.lab.wait_delivered(user, 1)[0].read_bytes()
             self.assertEqual(without_trace(raw).replace(b"\n", b"\r\n"), original)
 
+    def test_release_by_another_upstream(self):
+        """For what came from an authenticated sender: its own upstream may want a login that only the sender has."""
+        session = self.smtp("submission", tls=True, user="bob")
+        session.sendmail("bob@example.org", ["alice@example.org"], gtube("outgoing@example.org"))
+        (held,) = self.gate.quarantine()
+        refused = self.gate.command("quarantine", "release", held["id"], "--via", "nowhere", check=False)
+        self.assertEqual(refused.returncode, 1, refused)
+        self.assertIn("nowhere", refused.stdout + refused.stderr)
+        self.assertEqual(self._state(held["id"]), "held")
+        self.gate.command("quarantine", "release", held["id"], "--via", "mx-upstream")
+        self.lab.wait_delivered("alice", 1)
+
     def test_release_while_the_upstream_is_down_keeps_it(self):
         held = self.hold("down")
         self.lab.stop_postfix()
