@@ -497,7 +497,7 @@ class ImapClientTest(ClientCase):
         self.assertEqual(wire.until(b"f ").count(trap), 2)
         # Neither does a command come out of one that the server overlooks, its grammar having failed before it.
         for broken in (b'SELECT foo" bar"', b"APPEND )"):
-            wire.send(b"z %s {22+}\r\nz CREATE Overlooked\r\n\r\n\r\ny NOOP\r\n" % broken)
+            wire.send(b"z %s {23+}\r\nz CREATE Overlooked\r\n\r\n\r\ny NOOP\r\n" % broken)
             self.assertIn(b"z BAD", wire.until(b"z "))
             self.assertNotIn(b"z ", wire.until(b"y "))
         wire.send(b'x LIST "" Overlooked\r\n')

@@ -130,6 +130,11 @@ impl Terms {
             idle_timeout: limits.imap_idle_timeout,
         }
     }
+
+    /// Octets of the longest line before login, which may be that of an AUTHENTICATE.
+    fn line_before_login(&self) -> usize {
+        self.before_login.max(self.sasl_line.saturating_add(AUTHENTICATE_LEN))
+    }
 }
 
 /// One session.
@@ -234,7 +239,7 @@ impl Relay {
     pub fn new(terms: Terms, now: Instant) -> Self {
         Self {
             terms,
-            client: Fragmentizer::strict(terms.before_login.max(terms.sasl_line + AUTHENTICATE_LEN)),
+            client: Fragmentizer::strict(terms.line_before_login()),
             upstream: Fragmentizer::lenient(terms.line),
             expect: Expect::Greeting,
             in_flight: Vec::new(),
@@ -292,6 +297,11 @@ impl Relay {
             Expect::Rest | Expect::Discard | Expect::Response | Expect::Idle => true,
         };
         may_speak && !self.happened.client_end && !self.happened.close
+    }
+
+    /// Octets of the client to read at once: no more than a line of one that has not logged in.
+    pub fn reads_client_at_most(&self) -> usize {
+        if self.happened.login { usize::MAX } else { self.terms.line_before_login() }
     }
 
     /// Whether to read the upstream now.

@@ -27,6 +27,7 @@ use self::{
 };
 use super::{ClientAddr, End, Gateway, Listener};
 use crate::{
+    limits::Limits,
     mail::Envelope,
     net::Stream,
     wire::{
@@ -184,7 +185,7 @@ impl<'a> Session<'a> {
             listener,
             gateway,
             peer,
-            client: Leg::new(client, octets(limits.sasl_line_bytes)),
+            client: unknown_client(client, limits),
             upstream,
             pending: Pending::default(),
             held: None,
@@ -462,7 +463,7 @@ impl<'a> Session<'a> {
         self.reader.tls = stream.tls().map(|facts| facts.version.to_owned());
         // What was said in clear is forgotten (RFC 2595 section 4).
         self.account = None;
-        Ok(Self { client: Leg::new(stream, octets(limits.sasl_line_bytes)), ..self })
+        Ok(Self { client: unknown_client(stream, limits), ..self })
     }
 
     /// Waits until the client has said more.
@@ -544,6 +545,14 @@ impl<'a> Session<'a> {
         self.client.queue(fault.farewell().unwrap_or_default().as_bytes());
         self.close(fault.end()).await
     }
+}
+
+/// The leg of a client that has not logged in: no more than a line is read ahead of it.
+fn unknown_client(stream: Stream, limits: &Limits) -> Leg {
+    let limit = octets(limits.sasl_line_bytes);
+    let mut leg = Leg::new(stream, limit);
+    leg.read_at_most(limit);
+    leg
 }
 
 /// A limit in octets, where memory is counted.

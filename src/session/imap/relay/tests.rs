@@ -531,6 +531,9 @@ fn accounts_are_learned() {
             assert_eq!(scene.step(step, 3), expected);
         }
         assert_eq!(scene.relay.account(), account);
+        // What is read of a client at once is no more than a line until it is known.
+        let octets = if account.is_some() { usize::MAX } else { TERMS.sasl_line + AUTHENTICATE_LEN };
+        assert_eq!(scene.relay.reads_client_at_most(), octets);
     }
 }
 
