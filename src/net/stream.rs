@@ -1,6 +1,7 @@
 //! A byte stream, plain or TLS, with a read and a write buffer.
 //!
-//! Guarantees: reads and writes are cancel-safe (what was read stays in `input`, what was not written stays in
+//! Guarantees: a read takes no more than it may ([`Stream::read_at_most`]), so that a peer nobody knows yet costs little
+//! memory; reads and writes are cancel-safe (what was read stays in `input`, what was not written stays in
 //! `output`); an idle stream holds no buffer memory; TLS cannot begin over input that is already buffered, which
 //! ends STARTTLS injection on either leg.
 //! It leaves out all framing: codecs take what they want from `input`.
@@ -32,6 +33,8 @@ pub struct Stream {
     io: Box<dyn Transport>,
     input: BytesMut,
     output: BytesMut,
+    /// Octets that one read takes at most. Invariant: at least one, and no more than there is scratch space.
+    read_at_most: usize,
     tls: Option<Box<TlsFacts>>,
     traffic: Option<Box<Traffic>>,
     /// The host that was connected to; none for streams that were accepted.
@@ -52,6 +55,7 @@ impl Stream {
             io: Box::new(io),
             input: BytesMut::new(),
             output: BytesMut::new(),
+            read_at_most: READ_OCTETS,
             tls: None,
             traffic: None,
             host: None,
@@ -75,6 +79,12 @@ impl Stream {
         &mut self.input
     }
 
+    /// From now on one read takes at most `octets`, but at least one. What does not fit stays with the transport, and that is
+    /// the peer's back-pressure. A stream begins without a bound of its own, also behind an upgrade.
+    pub fn read_at_most(&mut self, octets: usize) {
+        self.read_at_most = octets.clamp(1, READ_OCTETS);
+    }
+
     /// Reads once, appending to [`Self::input`]; the number of octets, 0 at the end of the stream. Cancel-safe.
     pub async fn fill(&mut self) -> io::Result<usize> {
         poll_fn(|cx| self.poll_fill(cx)).await
@@ -83,7 +93,7 @@ impl Stream {
     /// As [`Self::fill`], for use beside other things.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let read = SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..self.read_at_most]);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
             let octets = buffer.filled();
             self.input.extend_from_slice(octets);
@@ -227,6 +237,21 @@ mod tests {
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), stream.fill()).await;
         assert!(waiting.is_err());
         assert_eq!(stream.input().capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_read_takes_what_it_may_and_the_next_goes_on() {
+        let (near, mut far) = duplex(2 * READ_OCTETS);
+        let mut stream = Stream::new(near);
+        far.write_all(&vec![b'x'; 2 * READ_OCTETS]).await.unwrap();
+        let mut left = 2 * READ_OCTETS;
+        for (bound, taken) in [(10, 10), (1, 1), (0, 1), (usize::MAX, READ_OCTETS)] {
+            stream.read_at_most(bound);
+            assert_eq!(stream.fill().await.unwrap(), taken, "{bound}");
+            left -= taken;
+        }
+        assert_eq!(stream.fill().await.unwrap(), left);
+        assert_eq!(stream.input().len(), 2 * READ_OCTETS);
     }
 
     #[tokio::test]

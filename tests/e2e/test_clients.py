@@ -495,6 +495,13 @@ class ImapClientTest(ClientCase):
         wire.send(b"e EXAMINE Sent\r\nf FETCH 1:2 BODY.PEEK[]\r\n")
         self.assertIn(b"e OK", wire.until(b"e "))
         self.assertEqual(wire.until(b"f ").count(trap), 2)
+        # Neither does a command come out of one that the server overlooks, its grammar having failed before it.
+        for broken in (b'SELECT foo" bar"', b"APPEND )"):
+            wire.send(b"z %s {23+}\r\nz CREATE Overlooked\r\n\r\n\r\ny NOOP\r\n" % broken)
+            self.assertIn(b"z BAD", wire.until(b"z "))
+            self.assertNotIn(b"z ", wire.until(b"y "))
+        wire.send(b'x LIST "" Overlooked\r\n')
+        self.assertNotIn(b"Overlooked", wire.until(b"x "))
         wire.send(b"g NOOP\r\nh LOGOUT\r\n")
         self.assertIn(b"g OK", wire.until(b"g "))
         self.assertIn(b"h OK", wire.until(b"h "))

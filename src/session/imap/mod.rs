@@ -238,6 +238,7 @@ impl<'a> Session<'a> {
         if taken > 0 {
             return Step::Moved;
         }
+        self.client.io.read_at_most(self.relay.reads_client_at_most());
         match self.client.io.poll_fill(cx) {
             Poll::Pending => Step::Still,
             Poll::Ready(Ok(1..)) => Step::Moved,

@@ -6,21 +6,23 @@
 //! * STARTTLS ends here, and octets behind it in clear end the session before any of them is read;
 //! * an ID that names another client's address before login loses all it says: the upstream may believe the gate;
 //! * commands of hidden capabilities are refused here, also when a client tries them unadvertised;
-//! * what a client says in doubtful framing is refused here, because an upstream might read it otherwise. For the same
-//!   reason a non-synchronising literal passes only where the upstream offered it, in a command that the gate knows to take
-//!   arguments, and an upstream that answers a command nobody sent, in a session that used one, ends it.
+//! * what a client says in doubtful framing is refused here, because an upstream might read it otherwise;
+//! * a non-synchronising literal is a synchronising one for the upstream. Where a grammar fails before the announcement,
+//!   servers (Dovecot 2.3) overlook it and read the octets behind it as commands, hidden ones among them: so these wait
+//!   here for the upstream's `+`, which is not the client's, and are thrown away where the command's end comes instead.
 //!
 //! What the client may say next is one enum:
 //!
 //! ```text
 //!  Greeting ──greeting──▶ Command ──line──▶ Command
-//!                            │ ├─line {n}──▶ GoAhead ──"+"──▶ Rest ──line──▶ Command
-//!                            │ ├─line {n+}─▶ Rest                  └─line {n}──▶ GoAhead
+//!                            │ ├─line {n}, {n+}▶ GoAhead ──"+"──▶ Rest ──line──▶ Command
+//!                            │ │                                    └─line {n}, {n+}──▶ GoAhead
 //!                            │ ├─AUTHENTICATE▶ Challenge ──"+"──▶ Response ──line──▶ Challenge
 //!                            │ ├─IDLE──────▶ Idle ──DONE──▶ Command
 //!                            │ ├─refused {n+}▶ Discard ──line──▶ Command
 //!                            │ └─STARTTLS──▶ Quiet ──nothing in flight──▶ Handshake ──TLS──▶ Command
-//!                            ◀── the tagged end of the command itself, in GoAhead, Challenge, Response and Idle
+//!                            ◀── the tagged end of the command itself, in GoAhead, Challenge, Response and Idle;
+//!                                in the GoAhead of {n+} to Discard: the client sends what it announced all the same
 //! ```
 //!
 //! A client that half-closes is heard out: the upstream is told of it behind the answers that are still to come.
@@ -128,6 +130,11 @@ impl Terms {
             idle_timeout: limits.imap_idle_timeout,
         }
     }
+
+    /// Octets of the longest line before login, which may be that of an AUTHENTICATE.
+    fn line_before_login(&self) -> usize {
+        self.before_login.max(self.sasl_line.saturating_add(AUTHENTICATE_LEN))
+    }
 }
 
 /// One session.
@@ -145,7 +152,6 @@ pub struct Relay {
     /// The account of the LOGIN whose literal is coming in. Bounded by the limit of literals before login.
     account_literal: Option<Vec<u8>>,
     account: Option<String>,
-    offers: Offers,
     happened: Happened,
     errors: u64,
     begun_at: Instant,
@@ -163,7 +169,7 @@ enum Expect {
     GoAhead,
     /// The rest of a command that is passed on.
     Rest,
-    /// The rest of a command that was refused.
+    /// The rest of a command that was refused, here or by the upstream.
     Discard,
     /// Nothing before the upstream's challenge.
     Challenge,
@@ -183,8 +189,18 @@ struct InFlight {
     kind: Kind,
     /// Whether the client still has to say more of it. Invariant: only the last one may be open.
     open: bool,
-    /// Whether the upstream still has to say `+` for it.
-    awaits_plus: bool,
+    plus: Plus,
+}
+
+/// The `+` that the upstream still has to say for a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plus {
+    /// None.
+    None,
+    /// The client waits for it.
+    Client,
+    /// Only the gate waits for it: the client sends its literal without being asked.
+    Gate,
 }
 
 /// What the end of a command means.
@@ -195,15 +211,6 @@ enum Kind {
     Other,
 }
 
-/// What was heard of the upstream's capabilities, of those that decide about framing. What was offered once counts for
-/// the session: a list after login need not be repeated.
-#[derive(Clone, Copy, Debug, Default)]
-struct Offers {
-    literal_plus: bool,
-    literal_minus: bool,
-    binary: bool,
-}
-
 /// What has happened, once for all.
 #[derive(Clone, Copy, Debug, Default)]
 struct Happened {
@@ -211,8 +218,6 @@ struct Happened {
     command: bool,
     /// The client logged in.
     login: bool,
-    /// A literal passed that nobody asked for.
-    unasked_literal: bool,
     /// The client said goodbye.
     logout: bool,
     /// The upstream said goodbye.
@@ -234,7 +239,7 @@ impl Relay {
     pub fn new(terms: Terms, now: Instant) -> Self {
         Self {
             terms,
-            client: Fragmentizer::strict(terms.before_login.max(terms.sasl_line + AUTHENTICATE_LEN)),
+            client: Fragmentizer::strict(terms.line_before_login()),
             upstream: Fragmentizer::lenient(terms.line),
             expect: Expect::Greeting,
             in_flight: Vec::new(),
@@ -242,7 +247,6 @@ impl Relay {
             held: Vec::new(),
             account_literal: None,
             account: None,
-            offers: Offers::default(),
             happened: Happened::default(),
             errors: 0,
             begun_at: now,
@@ -293,6 +297,11 @@ impl Relay {
             Expect::Rest | Expect::Discard | Expect::Response | Expect::Idle => true,
         };
         may_speak && !self.happened.client_end && !self.happened.close
+    }
+
+    /// Octets of the client to read at once: no more than a line of one that has not logged in.
+    pub fn reads_client_at_most(&self) -> usize {
+        if self.happened.login { usize::MAX } else { self.terms.line_before_login() }
     }
 
     /// Whether to read the upstream now.
@@ -365,7 +374,7 @@ impl Relay {
         match self.expect {
             Expect::Command => self.command(line, more, out),
             Expect::Rest => self.rest(line, out),
-            Expect::Discard => self.discard(line),
+            Expect::Discard => self.discard(line, out),
             Expect::Response => self.sasl_response(line, out),
             Expect::Idle => self.done(line, out),
             // The client is not read in these.
@@ -422,9 +431,8 @@ impl Relay {
                 ..Refusal::bad("The line is too long before login")
             });
         }
-        if let Some(refusal) = line.announces.and_then(|literal| self.literal_refusal(literal, command.verb))
-        {
-            return Some(refusal);
+        if line.announces.is_some_and(|literal| self.is_too_large(literal)) {
+            return Some(Refusal { limit: Some(BEFORE_LOGIN), ..Refusal::bad(LITERAL_TOO_LARGE) });
         }
         match command.verb {
             Verb::StartTls if !self.terms.start_tls || self.happened.login => {
@@ -439,18 +447,9 @@ impl Relay {
         }
     }
 
-    fn literal_refusal(&self, literal: Announcement, verb: Verb) -> Option<Refusal> {
-        if !self.happened.login && literal.octets > self.terms.before_login as u64 {
-            return Some(Refusal {
-                limit: Some(BEFORE_LOGIN),
-                ..Refusal::bad("The literal is too large before login")
-            });
-        }
-        // What the upstream did not take for a literal it would take for commands.
-        let offers = self.offers;
-        let understood = offers.literal_plus || offers.literal_minus && literal.octets <= LITERAL_MINUS_MAX;
-        let doubtful = !understood || literal.binary && !offers.binary || verb == Verb::Unknown;
-        (!literal.waits && doubtful).then(|| Refusal::bad("This literal has to be synchronising"))
+    /// Whether a literal is one of those that have to wait until the client is known.
+    fn is_too_large(&self, literal: Announcement) -> bool {
+        !self.happened.login && literal.octets > self.terms.before_login as u64
     }
 
     fn sasl_refusal(&self, command: &Command<'_>, line: &Line) -> Option<Refusal> {
@@ -504,17 +503,17 @@ impl Relay {
             _ => (Kind::Other, Expect::Command),
         };
         self.happened.logout |= command.verb == Verb::Logout;
-        self.expect = line.announces.map_or(next, |literal| self.expect_literal(literal));
-        self.in_flight.push(InFlight {
-            tag: command.tag.into(),
-            kind,
-            open: self.expect != Expect::Command,
-            awaits_plus: matches!(self.expect, Expect::GoAhead | Expect::Challenge | Expect::Idle),
-        });
+        let (next, plus) = match line.announces {
+            Some(literal) => (Expect::GoAhead, Plus::of(literal)),
+            None if next == Expect::Command => (next, Plus::None),
+            None => (next, Plus::Client),
+        };
+        self.in_flight.push(InFlight { tag: command.tag.into(), kind, open: next != Expect::Command, plus });
+        self.expect = next;
         let octets = if command.verb == Verb::Id && !self.happened.login && command.claims_origin() {
             [command.tag, b" ID NIL\r\n"].concat().into()
         } else {
-            line.octets.clone()
+            line.synchronising()
         };
         out.push(Output::ToUpstream(octets));
     }
@@ -532,36 +531,29 @@ impl Relay {
         Kind::Login { account }
     }
 
-    fn expect_literal(&mut self, literal: Announcement) -> Expect {
-        self.happened.unasked_literal |= !literal.waits;
-        if literal.waits { Expect::GoAhead } else { Expect::Rest }
-    }
-
     /// The line behind a literal of a command that is being passed on.
     fn rest(&mut self, line: &Line, out: &mut Vec<Output>) {
         self.learn_account();
         let too_long = !self.happened.login && line.octets.len() > self.terms.before_login;
-        let literal_refused =
-            line.announces.is_some_and(|literal| self.literal_refusal(literal, Verb::Plain).is_some());
-        if line.fault.is_some() || too_long || literal_refused {
+        let too_large = line.announces.is_some_and(|literal| self.is_too_large(literal));
+        if line.fault.is_some() || too_long || too_large {
             // Half of the command is with the upstream: nothing can be refused any more but the session.
             return self.bye("The rest of this command cannot be passed on", End::ClientFault, out);
         }
-        out.push(Output::ToUpstream(line.octets.clone()));
-        let next = line.announces.map_or(Expect::Command, |literal| self.expect_literal(literal));
-        match self.in_flight.last_mut().filter(|command| command.open) {
-            Some(current) => {
-                current.open = line.announces.is_some();
-                current.awaits_plus = next == Expect::GoAhead;
-                self.expect = next;
-            }
-            // The upstream has answered the command already, and will not ask for another literal of it.
-            None if next == Expect::GoAhead => {
-                self.client.no_literal();
-                self.expect = Expect::Command;
-            }
-            None => self.expect = next,
-        }
+        let Some(current) = self.in_flight.last_mut().filter(|command| command.open) else {
+            return self.rest_of_answered(line, out);
+        };
+        current.open = line.announces.is_some();
+        current.plus = line.announces.map_or(Plus::None, Plus::of);
+        self.expect = if current.open { Expect::GoAhead } else { Expect::Command };
+        out.push(Output::ToUpstream(line.synchronising()));
+    }
+
+    /// The upstream has answered the command in the midst of a literal. It is brought to its end without another one:
+    /// nobody could say whether the upstream would still ask for it.
+    fn rest_of_answered(&mut self, line: &Line, out: &mut Vec<Output>) {
+        out.push(Output::ToUpstream(line.unannounced()));
+        self.discard(line, out);
     }
 
     fn learn_account(&mut self) {
@@ -571,10 +563,21 @@ impl Relay {
         }
     }
 
-    fn discard(&mut self, line: &Line) {
-        if line.announces.is_none_or(|literal| literal.waits) {
-            self.client.no_literal();
-            self.expect = Expect::Command;
+    /// A line of a command that is thrown away, which goes on behind a literal that comes all the same.
+    fn discard(&mut self, line: &Line, out: &mut Vec<Output>) {
+        if line.fault == Some(Fault::DoubtfulLiteral) {
+            return self.bye(DOUBTFUL, End::ClientFault, out);
+        }
+        match line.announces.filter(|literal| !literal.waits) {
+            Some(literal) if self.is_too_large(literal) => {
+                out.push(Output::LimitReached(BEFORE_LOGIN));
+                self.bye(LITERAL_TOO_LARGE, End::ClientFault, out);
+            }
+            Some(_) => self.expect = Expect::Discard,
+            None => {
+                self.client.no_literal();
+                self.expect = Expect::Command;
+            }
         }
     }
 
@@ -588,7 +591,7 @@ impl Relay {
         self.client.no_literal();
         self.expect = Expect::Challenge;
         if let Some(current) = self.in_flight.last_mut() {
-            current.awaits_plus = true;
+            current.plus = Plus::Client;
         }
         out.push(Output::ToUpstream(octets));
     }
@@ -613,7 +616,7 @@ impl Relay {
             Fault::Nul => "NUL is only for literals",
             // Nobody can tell whether octets of a literal come next, or a command.
             Fault::DoubtfulLiteral => {
-                return self.bye("It is not clear whether a literal follows", End::ClientFault, out);
+                return self.bye(DOUBTFUL, End::ClientFault, out);
             }
         };
         let tag = match Command::parse(text) {
@@ -634,9 +637,7 @@ impl Relay {
     ) {
         out.extend(refusal.limit.map(Output::LimitReached));
         match literal {
-            Some(Announcement { waits: false, octets, .. })
-                if !self.happened.login && octets > self.terms.before_login as u64 =>
-            {
+            Some(literal) if !literal.waits && self.is_too_large(literal) => {
                 return self.bye(&refusal.text, End::ClientFault, out);
             }
             Some(Announcement { waits: false, .. }) => self.expect = Expect::Discard,
@@ -698,10 +699,7 @@ impl Relay {
                     self.complete(tag, *condition, out);
                 }
             }
-            Response::Continuation => {
-                self.go_ahead();
-                out.push(Output::ToClient(octets.clone()));
-            }
+            Response::Continuation => self.go_ahead(octets, whole, out),
             Response::Other => out.push(Output::ToClient(octets.clone())),
         }
     }
@@ -731,10 +729,6 @@ impl Relay {
             tracing::warn!("the upstream's capability list is longer than a line may be");
             return self.close(End::UpstreamLost, out);
         }
-        let words = octets.get(list.clone()).unwrap_or_default();
-        for capability in capability::words(words).filter(|capability| capability::shown(capability, words)) {
-            self.offers.learn(capability);
-        }
         let (logins, ours): (_, &[&str]) = if !self.may_start_tls() {
             (Logins::Shown, &[])
         } else if self.login_waits() {
@@ -756,10 +750,20 @@ impl Relay {
         self.terms.start_tls && !self.happened.login && !self.in_flight.iter().any(logs_in)
     }
 
-    /// `+`: the first command that waits for it goes on.
-    fn go_ahead(&mut self) {
-        let Some(command) = self.in_flight.iter_mut().find(|command| command.awaits_plus) else { return };
-        command.awaits_plus = false;
+    /// `+`: the first command that waits for it goes on. The client sees it where it is the client who waits.
+    fn go_ahead(&mut self, octets: &Bytes, whole: Whole, out: &mut Vec<Output>) {
+        let waiting = self.in_flight.iter_mut().find(|command| command.plus != Plus::None);
+        let ours = waiting.as_ref().is_some_and(|command| command.plus == Plus::Gate);
+        if ours && whole == Whole::Part {
+            // What is left of it would reach the client without its beginning.
+            tracing::warn!("the upstream's go-ahead is longer than a line may be");
+            return self.close(End::UpstreamLost, out);
+        }
+        if !ours {
+            out.push(Output::ToClient(octets.clone()));
+        }
+        let Some(command) = waiting else { return };
+        command.plus = Plus::None;
         if command.open {
             self.expect = match self.expect {
                 Expect::GoAhead => Expect::Rest,
@@ -772,19 +776,19 @@ impl Relay {
     /// The upstream's last word on the command called `tag`.
     fn complete(&mut self, tag: &[u8], condition: Condition, out: &mut Vec<Output>) {
         let Some(at) = self.in_flight.iter().position(|command| *command.tag == *tag) else {
-            if self.happened.unasked_literal {
-                tracing::warn!("the upstream answered a command that was not sent: the session is closed");
-                self.bye("The session is out of step", End::UpstreamLost, out);
-            }
             return;
         };
         let command = self.in_flight.remove(at);
         let waiting =
             matches!(self.expect, Expect::GoAhead | Expect::Challenge | Expect::Response | Expect::Idle);
         if command.open && waiting {
-            self.client.no_literal();
             self.account_literal = None;
-            self.expect = Expect::Command;
+            if command.plus == Plus::Gate {
+                self.expect = Expect::Discard;
+            } else {
+                self.client.no_literal();
+                self.expect = Expect::Command;
+            }
         }
         let mut refused = condition == Condition::Bad;
         match (command.kind, condition) {
@@ -852,13 +856,9 @@ impl Relay {
     }
 }
 
-impl Offers {
-    fn learn(&mut self, capability: &[u8]) {
-        self.literal_plus |= capability.eq_ignore_ascii_case(b"LITERAL+");
-        // RFC 9051 section 4.3 holds LITERAL- in IMAP4rev2.
-        self.literal_minus |=
-            capability.eq_ignore_ascii_case(b"LITERAL-") || capability.eq_ignore_ascii_case(b"IMAP4rev2");
-        self.binary |= capability.eq_ignore_ascii_case(b"BINARY");
+impl Plus {
+    fn of(literal: Announcement) -> Self {
+        if literal.waits { Self::Client } else { Self::Gate }
     }
 }
 
@@ -909,14 +909,14 @@ const ENDING: &str = "The gateway is restarting";
 /// What a client is told of an upstream that is not there, or not what it should be.
 pub(super) const UNREACHABLE: &str = "[UNAVAILABLE] The mail server cannot be reached, try again later";
 
+const DOUBTFUL: &str = "It is not clear whether a literal follows";
+const LITERAL_TOO_LARGE: &str = "The literal is too large before login";
 /// The name of the limit of lines and literals before login.
 const BEFORE_LOGIN: &str = "imap_prelogin_bytes";
 /// Commands in flight before the client is made to wait.
 const MAX_IN_FLIGHT: usize = 128;
 /// Octets of an AUTHENTICATE line beside its initial response.
 const AUTHENTICATE_LEN: usize = 256;
-/// Octets of the largest non-synchronising literal under LITERAL- (RFC 7888 section 5).
-const LITERAL_MINUS_MAX: u64 = 4_096;
 /// How long the other side may be silent after one side has ended.
 const LINGER: Duration = Duration::from_secs(60);
 

@@ -199,7 +199,9 @@ async fn a_session_from_greeting_to_logout() {
             ("U", "* 1 FETCH (FLAGS ())\r\nb OK\r\na OK\r\n* XODD \"junk\n"),
             (">C", "* 1 FETCH (FLAGS ())\r\nb OK\r\na OK\r\n* XODD \"junk\n"),
             ("C", "\r\nabc\r\nd APPEND x {5}\r\n"),
-            (">C", "c BAD This literal has to be synchronising\r\n"),
+            (">U", "c XNEW {3}\r\n"),
+            ("U", "c BAD what\r\n"),
+            (">C", "c BAD what\r\n"),
             (">U", "d APPEND x {5}\r\n"),
             ("U", "d NO [TRYCREATE] no\r\n"),
             (">C", "d NO [TRYCREATE] no\r\n"),
@@ -227,7 +229,9 @@ async fn a_large_append_and_a_large_fetch_pass_each_other() {
     scene.play(&HELLO).await;
     scene.play(&LOGIN).await;
     scene.play(&[("C", "f FETCH 1 BODY[]\r\n"), (">U", "f FETCH 1 BODY[]\r\n")]).await;
-    let append = [format!("a APPEND x {{{LARGE}+}}\r\n").as_bytes(), &vec![b'\n'; LARGE], b"\r\n"].concat();
+    let (announced, passed) = (format!("a APPEND x {{{LARGE}+}}\r\n"), format!("a APPEND x {{{LARGE}}}\r\n"));
+    scene.play(&[("C", &announced), (">U", &passed), ("U", "+ go\r\n")]).await;
+    let append = [&vec![b'\n'; LARGE], b"\r\n".as_slice()].concat();
     let fetch =
         [format!("* 1 FETCH (BODY[] {{{LARGE}}}\r\n").as_bytes(), &vec![b'\r'; LARGE], b")\r\nf OK\r\n"]
             .concat();

@@ -42,6 +42,11 @@ impl Leg {
         self.lines.set_limit(limit);
     }
 
+    /// From now on one read takes at most `octets`.
+    pub(super) fn read_at_most(&mut self, octets: usize) {
+        self.stream.read_at_most(octets);
+    }
+
     pub(super) fn input(&mut self) -> &mut BytesMut {
         self.stream.input()
     }

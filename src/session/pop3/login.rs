@@ -73,6 +73,7 @@ impl Session<'_> {
             self.reader.authenticated = true;
             self.reader.account = self.account.take();
             self.client.set_line_limit(octets(self.gateway.limits.command_line_bytes));
+            self.client.read_at_most(usize::MAX);
         } else {
             self.errors += 1;
             self.gateway.metrics.auth_failure(&self.listener.name);

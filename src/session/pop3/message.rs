@@ -154,7 +154,7 @@ impl Session<'_> {
             }
         };
         self.record(&judged, &face);
-        self.shown.remember(message, face.clone());
+        self.remember(message, face.clone());
         face
     }
 
@@ -254,7 +254,12 @@ impl Session<'_> {
             took: Duration::ZERO,
         };
         self.record(&judged, &Face::AsItIs);
-        self.shown.remember(message, Face::AsItIs);
+        self.remember(message, Face::AsItIs);
+    }
+
+    fn remember(&mut self, message: u32, face: Face) {
+        let Self { shown, pending, .. } = self;
+        shown.remember(message, face, |message| pending.needs(message));
     }
 }
 

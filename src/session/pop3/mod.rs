@@ -27,6 +27,7 @@ use self::{
 };
 use super::{ClientAddr, End, Gateway, Listener};
 use crate::{
+    limits::Limits,
     mail::Envelope,
     net::Stream,
     wire::{
@@ -184,7 +185,7 @@ impl<'a> Session<'a> {
             listener,
             gateway,
             peer,
-            client: Leg::new(client, octets(limits.sasl_line_bytes)),
+            client: unknown_client(client, limits),
             upstream,
             pending: Pending::default(),
             held: None,
@@ -392,10 +393,23 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The upstream's list, reduced. One that has none is no reason to keep STLS from the client: then the list is ours, with
+    /// the login that a client without a list would try.
     async fn show_capabilities(&mut self) -> Result<(), Fault> {
-        let Some(list) = self.collect_list().await? else { return Ok(()) };
-        self.pipelining = capability::offers(&list, "PIPELINING");
+        let response = self.response().await?;
         let stls = if self.can_start_tls() { Stls::Offer } else { Stls::Hide };
+        let list = if response.is_ok() {
+            let list = self.collect_list().await?;
+            self.pipelining = capability::offers(&list, "PIPELINING");
+            self.client.queue(response.verbatim());
+            list
+        } else if stls == Stls::Offer {
+            self.client.queue(b"+OK\r\n");
+            b"USER\r\n".to_vec()
+        } else {
+            self.client.queue(response.verbatim());
+            return Ok(());
+        };
         let mut reduced = Vec::new();
         capability::reduce(&list, stls, self.logins(), &mut reduced);
         self.queue_list(&reduced);
@@ -403,16 +417,17 @@ impl<'a> Session<'a> {
     }
 
     async fn show_mechanisms(&mut self) -> Result<(), Fault> {
-        let Some(list) = self.collect_list().await? else { return Ok(()) };
+        let Some(response) = self.relay_refusal().await? else { return Ok(()) };
+        let list = self.collect_list().await?;
         let mut reduced = Vec::new();
         capability::reduce_mechanisms(&list, &mut reduced);
+        self.client.queue(response.verbatim());
         self.queue_list(&reduced);
         Ok(())
     }
 
-    /// Passes a status line and, behind `+OK`, holds the short list that follows.
-    async fn collect_list(&mut self) -> Result<Option<Vec<u8>>, Fault> {
-        let Some(response) = self.relay_refusal().await? else { return Ok(None) };
+    /// The short list behind a `+OK`.
+    async fn collect_list(&mut self) -> Result<Vec<u8>, Fault> {
         let mut list = Vec::new();
         let mut decoder = DotDecoder::new();
         while !self.upstream.decode(&mut decoder, &mut list) {
@@ -421,8 +436,7 @@ impl<'a> Session<'a> {
             }
             self.fill_upstream().await?;
         }
-        self.client.queue(response.verbatim());
-        Ok(Some(list))
+        Ok(list)
     }
 
     fn queue_list(&mut self, list: &[u8]) {
@@ -462,7 +476,7 @@ impl<'a> Session<'a> {
         self.reader.tls = stream.tls().map(|facts| facts.version.to_owned());
         // What was said in clear is forgotten (RFC 2595 section 4).
         self.account = None;
-        Ok(Self { client: Leg::new(stream, octets(limits.sasl_line_bytes)), ..self })
+        Ok(Self { client: unknown_client(stream, limits), ..self })
     }
 
     /// Waits until the client has said more.
@@ -544,6 +558,14 @@ impl<'a> Session<'a> {
         self.client.queue(fault.farewell().unwrap_or_default().as_bytes());
         self.close(fault.end()).await
     }
+}
+
+/// The leg of a client that has not logged in: no more than a line is read ahead of it.
+fn unknown_client(stream: Stream, limits: &Limits) -> Leg {
+    let limit = octets(limits.sasl_line_bytes);
+    let mut leg = Leg::new(stream, limit);
+    leg.read_at_most(limit);
+    leg
 }
 
 /// A limit in octets, where memory is counted.

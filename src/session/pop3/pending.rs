@@ -84,6 +84,11 @@ impl Pending {
         self.queue.len() >= PENDING_MAX
     }
 
+    /// Whether an answer on its way needs to know how `message` was shown.
+    pub(super) fn needs(&self, message: u32) -> bool {
+        self.queue.contains(&Answer::Top(message))
+    }
+
     pub(super) fn push(&mut self, answer: Answer) {
         self.upstream += usize::from(answer.is_from_upstream());
         self.queue.push_back(answer);
@@ -185,6 +190,10 @@ mod tests {
         for answer in owed {
             assert_eq!(pending.pop(), Some(answer));
         }
+        assert!(!pending.needs(2));
+        pending.push(Answer::Top(2));
+        assert!(pending.needs(2) && !pending.needs(3));
+        pending.pop();
         assert!(pending.pop().is_none() && pending.is_empty());
         assert!(pending.admits(Pace::Free, false));
     }

@@ -1,16 +1,21 @@
 //! What this session has shown of which message, so that RETR and TOP always show the same.
 //!
-//! Message numbers stay what they are for a session (RFC 1939 section 5), and no longer. Bounded: what was forgotten
-//! is judged again.
+//! Message numbers stay what they are for a session (RFC 1939 section 5), and no longer. Bounded in messages and in
+//! octets, and what was shown first is forgotten first: it is judged again. What an answer on its way needs stays, since
+//! that answer is a beginning, which cannot be judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::render::Rendition;
+use crate::render::{Rendition, Segment};
 
 /// The messages judged in this session.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     messages: BTreeMap<u32, Face>,
+    /// Their numbers, oldest first.
+    order: VecDeque<u32>,
+    /// Octets that they hold.
+    octets: usize,
 }
 
 /// How a message is shown.
@@ -38,8 +43,10 @@ pub(super) enum Plan {
     Stamped,
 }
 
-/// Messages remembered at most; a stamp is one or two kilobytes.
+/// Messages remembered at most.
 const SHOWN_MAX: usize = 2_000;
+/// Octets of stamps remembered at most; a stamp is one or two kilobytes.
+const STAMPS_MAX: usize = 256 * 1024;
 
 impl Shown {
     /// What TOP has to do for `message`.
@@ -56,12 +63,26 @@ impl Shown {
         self.messages.get(&message)
     }
 
-    /// Remembers how `message` is shown.
-    pub(super) fn remember(&mut self, message: u32, face: Face) {
-        if self.messages.len() >= SHOWN_MAX && !self.messages.contains_key(&message) {
-            self.messages.pop_first();
+    /// Remembers how `message` is shown, and forgets what there is no room for, less what is `needed`.
+    pub(super) fn remember(&mut self, message: u32, face: Face, needed: impl Fn(u32) -> bool) {
+        self.octets += face.octets();
+        match self.messages.insert(message, face) {
+            Some(before) => self.octets -= before.octets(),
+            None => self.order.push_back(message),
         }
-        self.messages.insert(message, face);
+        while self.is_over_full() && self.forget_oldest(&needed) {}
+    }
+
+    fn is_over_full(&self) -> bool {
+        self.messages.len() > SHOWN_MAX || self.octets > STAMPS_MAX
+    }
+
+    /// False: all there is is needed.
+    fn forget_oldest(&mut self, needed: impl Fn(u32) -> bool) -> bool {
+        let oldest = self.order.iter().position(|&message| !needed(message));
+        let Some(message) = oldest.and_then(|at| self.order.remove(at)) else { return false };
+        self.octets -= self.messages.remove(&message).map_or(0, |face| face.octets());
+        true
     }
 }
 
@@ -94,6 +115,16 @@ impl Face {
         }
     }
 
+    /// Octets it takes to remember: the stamp's text, and where it goes.
+    fn octets(&self) -> usize {
+        let Self::Stamped { rendition, .. } = self else { return 0 };
+        let text = rendition.segments().iter().map(|segment| match segment {
+            Segment::Added(text) => text.len(),
+            Segment::Original(_) => 0,
+        });
+        text.sum::<usize>() + size_of_val(rendition.segments())
+    }
+
     fn original_len(&self) -> u64 {
         match self {
             Self::AsItIs => u64::MAX,
@@ -104,16 +135,49 @@ impl Face {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::{mail::Message, render::Stamp};
+
+    fn stamped() -> Face {
+        let stamp = Stamp::received(&format!("Received: {}\r\n", "x".repeat(900)));
+        let rendition =
+            Rendition::stamped(&Message::parse(Bytes::from_static(b"A: b\r\n\r\nc")), &stamp, None, None);
+        assert!(rendition.len() > 900);
+        Face::Stamped { len: 9, rendition }
+    }
 
     #[test]
     fn the_number_of_remembered_messages_is_bounded() {
         let mut shown = Shown::default();
-        for message in 1..=(SHOWN_MAX as u32 + 5) {
-            shown.remember(message, Face::AsItIs);
+        for message in (1..=(SHOWN_MAX as u32 + 5)).rev() {
+            shown.remember(message, Face::AsItIs, |_| false);
         }
-        assert_eq!(shown.messages.len(), SHOWN_MAX);
-        assert_eq!(shown.plan(5), Plan::Unknown);
-        assert_eq!(shown.plan(6), Plan::AsItIs);
+        assert_eq!((shown.messages.len(), shown.order.len()), (SHOWN_MAX, SHOWN_MAX));
+        // The oldest, not the first of the mailbox.
+        assert_eq!(shown.plan(SHOWN_MAX as u32 + 1), Plan::Unknown);
+        assert_eq!(shown.plan(1), Plan::AsItIs);
+    }
+
+    #[test]
+    fn the_octets_of_remembered_stamps_are_bounded() {
+        let room = STAMPS_MAX / stamped().octets();
+        let mut shown = Shown::default();
+        for message in (1..=500).rev() {
+            shown.remember(message, stamped(), |message| message == 500);
+        }
+        let (last, plan) = (room as u32 - 1, |message| shown.plan(message));
+        assert_eq!((shown.messages.len(), shown.order.len()), (room, room));
+        assert_eq!([plan(1), plan(last), plan(500)], [Plan::Stamped; 3]);
+        assert_eq!([plan(last + 1), plan(499)], [Plan::Unknown; 2]);
+        // Remembered anew they count once.
+        shown.remember(1, stamped(), |_| false);
+        assert_eq!((shown.messages.len(), shown.octets), (room, room * stamped().octets()));
+        // All of it is needed: then there is more.
+        shown.remember(499, stamped(), |_| true);
+        assert_eq!(shown.messages.len(), room + 1);
+        shown.remember(498, Face::AsItIs, |_| false);
+        assert_eq!((shown.plan(500), shown.octets), (Plan::Unknown, room * stamped().octets()));
     }
 }

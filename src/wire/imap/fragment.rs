@@ -173,6 +173,29 @@ impl Fragmentizer {
     }
 }
 
+impl Line {
+    /// The line with its announcement, if it has one, as that of a synchronising literal.
+    pub fn synchronising(&self) -> Bytes {
+        match self.announces {
+            Some(Announcement { waits: false, .. }) => {
+                let head = text(&self.octets).strip_suffix(b"+}").unwrap_or(text(&self.octets));
+                [head, b"}\r\n"].concat().into()
+            }
+            _ => self.octets.clone(),
+        }
+    }
+
+    /// The line without its announcement.
+    pub fn unannounced(&self) -> Bytes {
+        match ending(&self.octets) {
+            Ending::Announced { at, .. } if self.announces.is_some() => {
+                [&self.octets[..at], b"\r\n"].concat().into()
+            }
+            _ => self.octets.clone(),
+        }
+    }
+}
+
 /// A line without its end.
 pub fn text(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -430,6 +453,26 @@ mod tests {
         codec.no_literal();
         assert_eq!(spell(&codec.next(&mut input).unwrap().unwrap()), "L");
         assert!(codec.at_beginning());
+    }
+
+    #[test]
+    fn an_announcement_is_changed_and_nothing_else() {
+        for (line, synchronising, unannounced) in [
+            ("a NOOP\r\n", "a NOOP\r\n", "a NOOP\r\n"),
+            ("a X+} {3}\r\n", "a X+} {3}\r\n", "a X+} \r\n"),
+            ("a X {3+}\r\n", "a X {3}\r\n", "a X \r\n"),
+            ("a X (~{3+}\r\n", "a X (~{3}\r\n", "a X (\r\n"),
+            ("{0+}\r\n", "{0}\r\n", "\r\n"),
+            ("a X \"{3+}\r\n", "a X \"{3+}\r\n", "a X \"{3+}\r\n"),
+        ] {
+            match Fragmentizer::strict(64).next(&mut BytesMut::from(line)) {
+                Ok(Some(Fragment::Line(read))) => {
+                    assert_eq!(read.synchronising(), synchronising, "{line:?}");
+                    assert_eq!(read.unannounced(), unannounced, "{line:?}");
+                }
+                _ => panic!("{line:?}"),
+            }
+        }
     }
 
     #[test]

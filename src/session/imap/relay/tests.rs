@@ -247,57 +247,90 @@ fn a_command_answered_early_is_passed_on_to_its_end() {
         OFFER,
         LOGIN,
         LOGGED_IN,
-        ("C a APPEND x {6+}\r\nabc", ">U a APPEND x {6+}\r\nabc"),
+        ("C a APPEND x {6+}\r\nabc", ">U a APPEND x {6}\r\n"),
+        ("U + go\r\n", ">U abc"),
         ("U a NO full\r\n", ">C a NO full\r\n"),
-        ("C def {3+}\r\nghi\r\n", ">U def {3+}\r\nghi\r\n"),
-        ("C b APPEND x {3+}\r\nabc", ">U b APPEND x {3+}\r\nabc"),
+        ("C def {3+}\r\nghi\r\n", ">U def \r\n"),
+        ("C b APPEND x {3}\r\n", ">U b APPEND x {3}\r\n"),
+        ("U + go\r\n", ">C + go\r\n"),
+        ("C abc", ">U abc"),
         ("U b NO full\r\n", ">C b NO full\r\n"),
-        ("C  {3}\r\nc NOOP\r\n", ">U  {3}\r\nc NOOP\r\n"),
+        ("C  {3}\r\nc NOOP\r\n", ">U  \r\nc NOOP\r\n"),
     ]);
 }
 
 #[test]
-fn an_unasked_literal_passes_only_where_it_is_understood() {
+fn an_unasked_literal_waits_at_the_gate() {
     check(&[
         HELLO,
         LOGIN,
         LOGGED_IN,
-        (
-            "C a APPEND x {14+}\r\nb DELETE INBOX\r\nc NOOP\r\n",
-            ">C a BAD This literal has to be synchronising\r\n>U c NOOP\r\n",
-        ),
-        ("U * CAPABILITY IMAP4rev1 LITERAL-\r\n", ">C * CAPABILITY IMAP4rev1 LITERAL-\r\n"),
-        ("C d APPEND x {3+}\r\nabc\r\n", ">U d APPEND x {3+}\r\nabc\r\n"),
-        ("C e APPEND x ~{3+}\r\nabc\r\n", ">C e BAD This literal has to be synchronising\r\n"),
-        (
-            "C f XFUTURE {3+}\r\nabc {4+}\r\nabcd\r\ng NOOP\r\n",
-            ">C f BAD This literal has to be synchronising\r\n>U g NOOP\r\n",
-        ),
+        ("C a APPEND x ~{16+}\r\nb DELETE INBOX\r\nc NOOP\r\n", ">U a APPEND x ~{16}\r\n"),
+        ("U * 1 EXISTS\r\n", ">C * 1 EXISTS\r\n"),
+        ("U + go\r\n", ">U b DELETE INBOX\r\nc NOOP\r\n"),
+        ("U + stray\r\na OK\r\nc OK\r\n", ">C + stray\r\na OK\r\nc OK\r\n"),
+        ("C d XFUTURE {3+}\r\nabc {0+}\r\n (~{2+}\r\n\0\n)\r\ne NOOP\r\n", ">U d XFUTURE {3}\r\n"),
+        ("U + go\r\n", ">U abc {0}\r\n"),
+        ("U + go\r\n", ">U  (~{2}\r\n"),
+        ("U + go\r\n", ">U \0\n)\r\ne NOOP\r\n"),
     ]);
-    for (offer, passes) in [("IMAP4rev2", true), ("IMAP4rev2 IMAP4rev1", false)] {
-        let mut scene = Scene::new(TERMS);
-        scene.step(&format!("U * OK [CAPABILITY {offer}] hi\r\n"), usize::MAX);
-        let told = scene.step("C a LOGIN {4+}\r\nfred x\r\n", usize::MAX);
-        assert_eq!(told.starts_with(">U"), passes, "{offer}: {told}");
-    }
-    let large = "x".repeat(4_097);
-    let (said, told) = (
-        format!("C a APPEND x {{4097+}}\r\n{large}\r\n"),
-        ">C a BAD This literal has to be synchronising\r\n",
-    );
+    // The `+` before it is that of the command before it.
     check(&[
-        ("U * OK [CAPABILITY LITERAL-] hi\r\n", ">C * OK [CAPABILITY LITERAL-] hi\r\n"),
+        HELLO,
         LOGIN,
         LOGGED_IN,
-        (&said, told),
+        ("C a IDLE\r\nDONE\r\nb APPEND x {3+}\r\nabc\r\n", ">U a IDLE\r\nDONE\r\nb APPEND x {3}\r\n"),
+        ("U + idling\r\na OK\r\n", ">C + idling\r\na OK\r\n"),
+        ("U + go\r\n", ">U abc\r\n"),
+    ]);
+}
+
+#[test]
+fn an_unasked_literal_that_the_upstream_refuses_is_thrown_away() {
+    let end = ("U a NO\r\n", ">C a NO\r\n[login refused]");
+    check(&[
+        OFFER,
+        ("C z NOOP\r\na LOGIN {4+}\r\nfred {2+}\r\npw\r\nb NOOP\r\n", ">U z NOOP\r\na LOGIN {4}\r\n"),
+        ("U z OK\r\n", ">C z OK\r\n"),
+        ("U a NO\r\n", ">C a NO\r\n[login refused]>U b NOOP\r\n"),
+    ]);
+    check(&[
+        OFFER,
+        ("C a LOGIN {4+}\r\nfred {2}\r\nb NOOP\r\n", ">U a LOGIN {4}\r\n"),
+        ("U a NO\r\n", ">C a NO\r\n[login refused]>U b NOOP\r\n"),
+    ]);
+    check(&[
+        OFFER,
+        ("C a LOGIN {4+}\r\n", ">U a LOGIN {4}\r\n"),
+        end,
+        (
+            "C fred {65+}\r\n",
+            "[limit imap_prelogin_bytes]>C * BYE The literal is too large before login\r\n[close client_fault]",
+        ),
+    ]);
+    check(&[
+        OFFER,
+        ("C a LOGIN {4+}\r\n", ">U a LOGIN {4}\r\n"),
+        end,
+        ("C fred x{5+}\r\n", ">C * BYE It is not clear whether a literal follows\r\n[close client_fault]"),
+    ]);
+}
+
+#[test]
+fn a_go_ahead_that_is_not_the_clients_is_a_line() {
+    let long = format!("U + {}\r\n", "x".repeat(2_000));
+    check(&[
+        HELLO,
+        LOGIN,
+        LOGGED_IN,
+        ("C a APPEND x {3+}\r\n", ">U a APPEND x {3}\r\n"),
+        (&long, "[close upstream_lost]"),
     ]);
 }
 
 /// Dovecot 2.3.19 gives up a command at the quote inside the atom, and with it the announcement: it answers `a BAD` and
-/// reads what the client and the gate take for eight octets of text as a command. That it is found out of step comes
-/// too late where the command was COMPRESS, and not at all where the client sends a `z` of its own behind it.
+/// would read the eight octets of text as a command.
 #[test]
-#[ignore = "not repaired: a literal has to wait for the upstream's go-ahead, also where the client's does not"]
 fn what_a_literal_holds_is_never_a_command() {
     check(&[
         OFFER,
@@ -305,21 +338,6 @@ fn what_a_literal_holds_is_never_a_command() {
         LOGGED_IN,
         ("C a SELECT foo\" bar\" {8+}\r\nz NOOP\r\n\r\nz NOOP\r\n", ">U a SELECT foo\" bar\" {8}\r\n"),
         ("U a BAD Invalid characters in atom\r\n", ">C a BAD Invalid characters in atom\r\n>U z NOOP\r\n"),
-    ]);
-}
-
-#[test]
-fn an_upstream_out_of_step_is_left() {
-    check(&[
-        OFFER,
-        LOGIN,
-        LOGGED_IN,
-        ("C a SEARCH )) {17+}\r\nb DELETE INBOX x\n\r\n", ">U a SEARCH )) {17+}\r\nb DELETE INBOX x\n\r\n"),
-        ("U a BAD what\r\n", ">C a BAD what\r\n"),
-        (
-            "U b OK deleted\r\n",
-            ">C b OK deleted\r\n* BYE The session is out of step\r\n[close upstream_lost]",
-        ),
     ]);
 }
 
@@ -368,9 +386,10 @@ fn doubtful_framing_is_not_passed_on() {
     check(&[HELLO, ("C a LOGIN {5+}\nb NOOP\r\n", bye)]);
     check(&[
         OFFER,
+        ("C a LOGIN {4+}\r\nfred\0\r\n", ">U a LOGIN {4}\r\n"),
         (
-            "C a LOGIN {4+}\r\nfred\0\r\n",
-            ">U a LOGIN {4+}\r\nfred>C * BYE The rest of this command cannot be passed on\r\n[close client_fault]",
+            "U + go\r\n",
+            ">U fred>C * BYE The rest of this command cannot be passed on\r\n[close client_fault]",
         ),
     ]);
     let long = format!("C {}\r\n", "x".repeat(500));
@@ -499,7 +518,9 @@ fn accounts_are_learned() {
         (
             vec![
                 OFFER,
-                ("C l LOGIN {4+}\r\nfr\"d {2+}\r\npw\r\n", ">U l LOGIN {4+}\r\nfr\"d {2+}\r\npw\r\n"),
+                ("C l LOGIN {4+}\r\nfr\"d {2+}\r\npw\r\n", ">U l LOGIN {4}\r\n"),
+                ("U + go\r\n", ">U fr\"d {2}\r\n"),
+                ("U + go\r\n", ">U pw\r\n"),
                 LOGGED_IN,
             ],
             Some("fr\"d"),
@@ -510,6 +531,9 @@ fn accounts_are_learned() {
             assert_eq!(scene.step(step, 3), expected);
         }
         assert_eq!(scene.relay.account(), account);
+        // What is read of a client at once is no more than a line until it is known.
+        let octets = if account.is_some() { usize::MAX } else { TERMS.sasl_line + AUTHENTICATE_LEN };
+        assert_eq!(scene.relay.reads_client_at_most(), octets);
     }
 }
 
@@ -613,7 +637,12 @@ fn each_side_ends_by_itself() {
     // What the upstream cannot answer any more is not waited for.
     check(&[HELLO, ("client ends", "[end upstream]")]);
     check(&[HELLO, ("C a IDLE\r\n", ">U a IDLE\r\n"), ("client ends", "[end upstream]")]);
-    check(&[OFFER, ("C a CREATE {5+}\r\nab", ">U a CREATE {5+}\r\nab"), ("client ends", "[end upstream]")]);
+    check(&[
+        OFFER,
+        ("C a CREATE {5+}\r\nab", ">U a CREATE {5}\r\n"),
+        ("U + go\r\n", ">U ab"),
+        ("client ends", "[end upstream]"),
+    ]);
     for (script, end) in [
         (vec!["C a LOGOUT\r\n", "U * BYE\r\na OK\r\n", "upstream ends", "client ends"], End::Quit),
         (vec!["client ends", "upstream ends"], End::ClientClosed),
