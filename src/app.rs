@@ -20,11 +20,10 @@ use crate::{
     config::{self, Config},
     fault::Fault,
     filter::Filter,
-    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, descriptors},
+    net::{Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, descriptors},
     policy::PolicySet,
-    render::Key,
     rules::RuleSet,
-    session::{self, ClientAddr, Drain, Gateway, Listener, Relay, Stage, TlsMode},
+    session::{self, ClientAddr, Drain, Gateway, Listener, Names, Relay, Stage, TlsMode},
     store::Store,
     telemetry::{Metrics, RuleSeries},
 };
@@ -129,21 +128,17 @@ impl App {
         std::fs::create_dir_all(&spool_folder).map_err(|error| ground("the spool folder", &error))?;
         let (sender, drain) = Drain::channel();
         let hostname = hostname(config);
-        let gateway = Arc::new(Gateway {
-            filter: Arc::new(Filter::new(Arc::new(rules))),
-            stamp_key: Key::new(store.stamp_key().as_bytes()),
+        let authserv_id =
+            config.trusted.authserv_id.as_deref().map_or_else(|| Arc::clone(&hostname), Arc::from);
+        let gateway = Arc::new(Gateway::new(
+            Arc::new(Filter::new(Arc::new(rules))),
             store,
-            metrics: Arc::clone(&metrics),
-            limits: config.limits.clone(),
-            authserv_id: Some(
-                config.trusted.authserv_id.as_deref().map_or_else(|| Arc::clone(&hostname), Arc::from),
-            ),
-            hostname,
+            Arc::clone(&metrics),
+            config.limits.clone(),
+            Names { hostname, authserv_id: Some(authserv_id) },
             spool_folder,
-            budget: Budget::new(config.limits.spool_memory_bytes),
-            judging: Arc::new(Semaphore::new(usize::try_from(config.limits.judging_parallel).unwrap_or(1))),
             drain,
-        });
+        ));
         let mut doors = Vec::new();
         for listener in &config.listeners {
             let door = Arc::new(build_listener(config, listener, &metrics)?);

@@ -109,6 +109,42 @@ pub struct Gateway {
     pub drain: Drain,
 }
 
+impl Gateway {
+    /// The handles of a gateway with these limits; what seals its stamps is the store's.
+    pub fn new(
+        filter: Arc<Filter>,
+        store: Store,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        names: Names,
+        spool_folder: PathBuf,
+        drain: Drain,
+    ) -> Self {
+        Self {
+            filter,
+            stamp_key: Key::new(store.stamp_key().as_bytes()),
+            store,
+            metrics,
+            budget: Budget::new(limits.spool_memory_bytes),
+            judging: Arc::new(Semaphore::new(usize::try_from(limits.judging_parallel).unwrap_or(1).max(1))),
+            limits,
+            hostname: names.hostname,
+            authserv_id: names.authserv_id,
+            spool_folder,
+            drain,
+        }
+    }
+}
+
+/// What a gateway calls itself.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// In greetings, `Received` and EHLO.
+    pub hostname: Arc<str>,
+    /// In `Authentication-Results`: lines from outside that claim it are removed.
+    pub authserv_id: Option<Arc<str>>,
+}
+
 /// A door, as its sessions see it.
 pub struct Listener {
     /// The label in logs and metrics.

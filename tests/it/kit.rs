@@ -12,18 +12,17 @@ use gatepost::{
     domain,
     filter::Filter,
     limits::Limits,
-    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, Verify},
+    net::{Certificates, ClientTls, Dial, ServerTls, Stream, Upstream, UpstreamTls, Verify},
     policy::PolicySet,
-    render::Key,
     rules::RuleSet,
-    session::{self, ClientAddr, Drain, Gateway, Listener, Protocol, Relay, Stage, TlsMode},
+    session::{self, ClientAddr, Drain, Gateway, Listener, Names, Protocol, Relay, Stage, TlsMode},
     store::Store,
     telemetry::Metrics,
 };
 use tempfile::TempDir;
 use tokio::{
     io::{DuplexStream, duplex},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 
 /// Octets a pipe holds before a writer must wait.
@@ -98,19 +97,11 @@ fn rules() -> Arc<RuleSet> {
 
 pub(crate) fn gateway(store: Store, folder: &Path, limits: Limits) -> (Arc<Gateway>, watch::Sender<Stage>) {
     let (sender, drain) = Drain::channel();
-    let gateway = Gateway {
-        filter: Arc::new(Filter::new(rules())),
-        stamp_key: Key::new(store.stamp_key().as_bytes()),
-        store,
-        metrics: Arc::new(Metrics::new()),
-        budget: Budget::new(limits.spool_memory_bytes),
-        limits,
-        hostname: "gate.example.org".into(),
-        authserv_id: Some("gate.example.org".into()),
-        spool_folder: folder.to_owned(),
-        judging: Arc::new(Semaphore::new(2)),
-        drain,
-    };
+    let names = Names { hostname: "gate.example.org".into(), authserv_id: Some("gate.example.org".into()) };
+    let limits = Limits { judging_parallel: 2, ..limits };
+    let filter = Arc::new(Filter::new(rules()));
+    let metrics = Arc::new(Metrics::new());
+    let gateway = Gateway::new(filter, store, metrics, limits, names, folder.to_owned(), drain);
     (Arc::new(gateway), sender)
 }
 

@@ -5,19 +5,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::{
-    io::duplex,
-    sync::{Semaphore, watch},
-    task::JoinHandle,
-};
+use tokio::{io::duplex, sync::watch, task::JoinHandle};
 
 use super::*;
 use crate::{
     filter::Filter,
     limits::Limits,
-    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Upstream, UpstreamTls, Verify},
+    net::{Certificates, ClientTls, Dial, ServerTls, Upstream, UpstreamTls, Verify},
     policy::PolicySet,
-    render::Key,
     rules::RuleSet,
     session::{self, Protocol, Stage, TlsMode},
     store::Store,
@@ -61,19 +56,15 @@ impl Setting {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let (order, drain) = Drain::channel();
-        let gateway = Gateway {
-            filter: Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),
-            store: Store::open(&folder.path().join("store")).unwrap(),
-            metrics: Arc::clone(&metrics),
-            budget: Budget::new(self.limits.spool_memory_bytes),
-            limits: self.limits,
-            hostname: "gate.example.org".into(),
-            authserv_id: None,
-            stamp_key: Key::new(&[7; 32]),
-            spool_folder: folder.path().to_owned(),
-            judging: Arc::new(Semaphore::new(1)),
+        let gateway = Gateway::new(
+            Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),
+            Store::open(&folder.path().join("store")).unwrap(),
+            Arc::clone(&metrics),
+            self.limits,
+            session::Names { hostname: "gate.example.org".into(), authserv_id: None },
+            folder.path().to_owned(),
             drain,
-        };
+        );
         let (upstream, upstream_end) = duplex(PIPE);
         let pipe = Mutex::new(self.reachable.then_some(upstream_end));
         let upstream_of_ours = Upstream {

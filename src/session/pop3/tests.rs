@@ -7,7 +7,6 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    sync::Semaphore,
     task::JoinHandle,
 };
 
@@ -15,9 +14,8 @@ use super::*;
 use crate::{
     filter::Filter,
     limits::Limits,
-    net::{Budget, Certificates, ClientTls, Dial, ServerTls, Upstream, UpstreamTls, Verify},
+    net::{Certificates, ClientTls, Dial, ServerTls, Upstream, UpstreamTls, Verify},
     policy::{Filing, PolicySet},
-    render::Key,
     rules::RuleSet,
     session::{Drain, Protocol, Relay, Stage, TlsMode},
     store::Store,
@@ -85,19 +83,15 @@ impl Setting {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let (order, drain) = Drain::channel();
-        let gateway = Arc::new(Gateway {
-            filter: Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),
-            store: Store::open(&folder.path().join("store")).unwrap(),
-            metrics: Arc::clone(&metrics),
-            budget: Budget::new(self.limits.spool_memory_bytes),
-            limits: self.limits,
-            hostname: "gate.example.org".into(),
-            authserv_id: None,
-            stamp_key: Key::new(&[7; 32]),
-            spool_folder: folder.path().to_owned(),
-            judging: Arc::new(Semaphore::new(1)),
+        let gateway = Arc::new(Gateway::new(
+            Arc::new(Filter::new(Arc::new(RuleSet::built_in()))),
+            Store::open(&folder.path().join("store")).unwrap(),
+            Arc::clone(&metrics),
+            self.limits,
+            crate::session::Names { hostname: "gate.example.org".into(), authserv_id: None },
+            folder.path().to_owned(),
             drain,
-        });
+        ));
         let upstream = Upstream {
             dial: Dial::Tcp,
             name: "mailbox".into(),
