@@ -251,9 +251,10 @@ impl Metrics {
         self.custody_total.with_label_values(&[kind]).inc();
     }
 
-    /// A held message of `class` was released.
-    pub fn released(&self, class: &str) {
-        self.released_total.with_label_values(&[class]).inc();
+    /// So many held messages of `class` were released so far, by whichever process.
+    pub fn released(&self, class: &str, messages: u64) {
+        let counter = self.released_total.with_label_values(&[class]);
+        counter.inc_by(messages.saturating_sub(counter.get()));
     }
 
     /// The last attempt to reach a server succeeded or failed.

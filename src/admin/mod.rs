@@ -97,6 +97,14 @@ async fn metrics(gateway: Arc<Gateway>) -> Response<Full<Bytes>> {
             Ok(totals) => gateway.metrics.quarantine(totals.messages, totals.bytes),
             Err(error) => tracing::warn!(%error, "the quarantine could not be counted"),
         }
+        match gateway.store.quarantine().released() {
+            Ok(counts) => {
+                for (class, count) in counts {
+                    gateway.metrics.released(class.as_str(), count);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the releases could not be counted"),
+        }
         gateway.metrics.journal_dropped(gateway.store.journal().dropped());
         gateway.metrics.render()
     });

@@ -15,7 +15,8 @@ use super::{
 };
 
 /// One script per schema version.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE held (
         id         TEXT NOT NULL PRIMARY KEY,
         at         INTEGER NOT NULL,             -- microseconds since 1970
@@ -29,7 +30,25 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX held_by_time ON held (at, id);
     CREATE INDEX held_by_state ON held (missing, state, len, id);
-"];
+    ",
+    // How many were ever released, also of those that were deleted since. A rebuilt index begins with those still kept.
+    "
+    CREATE TABLE released (
+        class TEXT NOT NULL PRIMARY KEY,
+        count INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO released SELECT class, count(*) FROM held WHERE state = 'released' GROUP BY class;
+    CREATE TRIGGER release_of_held AFTER UPDATE OF state ON held
+        WHEN new.state = 'released' AND old.state <> 'released'
+    BEGIN
+        INSERT INTO released VALUES (new.class, 1) ON CONFLICT (class) DO UPDATE SET count = count + 1;
+    END;
+    CREATE TRIGGER release_of_found AFTER INSERT ON held WHEN new.state = 'released'
+    BEGIN
+        INSERT INTO released VALUES (new.class, 1) ON CONFLICT (class) DO UPDATE SET count = count + 1;
+    END;
+    ",
+];
 
 /// The open index.
 #[derive(Debug)]
@@ -100,6 +119,14 @@ impl Index {
                 }
             }
             Ok(totals)
+        })
+    }
+
+    /// The words of the classes of which messages were ever released, with how many.
+    pub(super) fn released(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        self.database.read(|connection| {
+            let mut select = connection.prepare_cached("SELECT class, count FROM released")?;
+            select.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?.collect()
         })
     }
 

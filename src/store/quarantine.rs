@@ -25,6 +25,7 @@ use super::{
     index::{Index, Rows},
     message_file,
 };
+use crate::verdict::Class;
 
 /// The held mail of an open store.
 #[derive(Debug)]
@@ -214,6 +215,16 @@ impl Quarantine {
     /// The index cannot be read.
     pub fn totals(&self) -> Result<Totals, StoreError> {
         self.index.totals()
+    }
+
+    /// How many messages of each class were ever released, by whichever process; only classes with any are named.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn released(&self) -> Result<Vec<(Class, u64)>, StoreError> {
+        let known = |word: &str| Class::ALL.into_iter().find(|class| class.as_str() == word);
+        let counts = self.index.released()?;
+        Ok(counts.into_iter().filter_map(|(word, count)| Some((known(&word)?, count))).collect())
     }
 
     /// Opens the quarantine in the folder `root` and puts its index right from its files.

@@ -384,7 +384,7 @@ fn a_file_of_a_newer_version_is_left_alone() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     let error = Store::open(&scene.path).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 99, known: 2, .. }), "{error}");
 }
 
 #[test]
@@ -590,6 +590,30 @@ fn a_failed_release_does_not_settle_the_doubt_of_an_earlier_one() {
     assert_eq!(end(&|release| quarantine.doubt_release(release, "connection lost").unwrap()), "unconfirmed");
     assert_eq!(end(&|release| quarantine.fail_release(release, "421 later").unwrap()), "unconfirmed");
     assert_eq!(end(&|release| quarantine.confirm_release(release, "250 ok").unwrap()), "released");
+}
+
+#[test]
+fn releases_are_counted_for_good() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let quarantine = store.quarantine();
+    let release = |held: &Held| {
+        let begun = quarantine.begin_release(&held.id).unwrap();
+        quarantine.confirm_release(begun, "250 ok").unwrap();
+    };
+    assert_eq!(quarantine.released().unwrap(), []);
+    let (deleted, kept, doubted) = (put(&store), put(&store), put(&store));
+    release(&deleted);
+    release(&kept);
+    quarantine.doubt_release(quarantine.begin_release(&doubted.id).unwrap(), "lost").unwrap();
+    quarantine.delete(&deleted.id).unwrap();
+    assert_eq!(quarantine.released().unwrap(), [(Class::Certain, 2)]);
+    drop(store);
+    let store = scene.open();
+    assert_eq!(store.quarantine().released().unwrap(), [(Class::Certain, 2)]);
+    drop(store);
+    fs::remove_file(scene.index()).unwrap();
+    assert_eq!(scene.open().quarantine().released().unwrap(), [(Class::Certain, 1)], "what is still kept");
 }
 
 #[test]

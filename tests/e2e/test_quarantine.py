@@ -96,6 +96,8 @@ class QuarantineTest(Case):
         self.assertEqual(trace_field(raw, "Return-Path"), "<bulk@bulk.example>")
         self.assertEqual(trace_field(raw, "Delivered-To"), "alice@example.org")
         self.assertIn(self._state(held["id"]), ("gone", "released"))
+        # Released by another process, and counted by the gateway.
+        self.assertIn('gatepost_released_total{class="certain"} ', self.gate.http("/metrics")[1])
 
     def test_release_with_several_recipients_and_odd_bytes(self):
         original = lines("Subject: odd", "Message-ID: <odd@bulk.example>", "", ".", "..", "äöü " + "x" * 3000, GTUBE, ".")
