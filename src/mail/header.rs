@@ -45,11 +45,6 @@ impl Header {
         self.at..self.at + self.field.len()
     }
 
-    /// Where the value begins, in octets from the start of the field: just after the colon.
-    pub fn value_at(&self) -> usize {
-        self.value
-    }
-
     /// What follows the colon, folds kept, without the last line end.
     pub fn raw(&self) -> &[u8] {
         let value = &self.field[self.value..];

@@ -188,20 +188,17 @@ impl Session<'_> {
         original: &Original,
         outgoing: &mut Outgoing,
     ) -> Result<(), Fault> {
-        for segment in rendition.segments() {
-            match segment {
-                Segment::Added(octets) => self.send_octets(octets, outgoing).await?,
-                Segment::Original(span) => {
-                    let mut at = span.start;
-                    while at < span.end && !outgoing.is_cut_off() {
-                        let to = span.end.min(at + READ_OCTETS);
-                        let octets =
-                            original.read(at..to).await.map_err(|error| Fault::Spool(error.into()))?;
-                        self.send_octets(&octets, outgoing).await?;
-                        at = to;
-                    }
-                }
+        for piece in rendition.pieces(READ_OCTETS) {
+            if outgoing.is_cut_off() {
+                break;
             }
+            let octets = match piece {
+                Segment::Added(octets) => octets,
+                Segment::Original(span) => {
+                    original.read(span).await.map_err(|error| Fault::Spool(error.into()))?
+                }
+            };
+            self.send_octets(&octets, outgoing).await?;
         }
         Ok(())
     }

@@ -247,22 +247,15 @@ impl Leg {
     /// Writes all of the message but its last octets and the final dot, which stay queued.
     async fn write_body(&mut self, rendition: &Rendition, original: &impl Octets) -> Result<(), LegError> {
         let mut dots = DotEncoder::new();
-        for segment in rendition.segments() {
-            match segment {
-                Segment::Added(octets) => dots.encode(octets, self.stream.output()),
-                Segment::Original(span) => {
-                    let mut at = span.start;
-                    while at < span.end {
-                        if self.stream.queued() as u64 >= WRITE_OCTETS {
-                            self.flush().await?;
-                        }
-                        let end = span.end.min(at + WRITE_OCTETS);
-                        let octets = original.read(at..end).await?;
-                        dots.encode(&octets, self.stream.output());
-                        at = end;
-                    }
-                }
+        for piece in rendition.pieces(WRITE_OCTETS) {
+            if self.stream.queued() as u64 >= WRITE_OCTETS {
+                self.flush().await?;
             }
+            let octets = match piece {
+                Segment::Added(octets) => octets,
+                Segment::Original(span) => original.read(span).await?,
+            };
+            dots.encode(&octets, self.stream.output());
         }
         dots.finish(self.stream.output());
         // A reply that is there before the end of the message cannot be the answer to it.

@@ -48,11 +48,6 @@ impl Reply {
         self.code / 100 == 2
     }
 
-    /// 3xx.
-    pub fn is_intermediate(&self) -> bool {
-        self.code / 100 == 3
-    }
-
     /// What goes over the wire: all lines with their codes and CRLF.
     pub fn as_bytes(&self) -> &[u8] {
         &self.text
